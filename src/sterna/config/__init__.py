@@ -1,0 +1,1 @@
+"""The domain model and its XML: parsing, defaults, addresses, validation. Pure."""

@@ -1,0 +1,1 @@
+"""A guest's life: states, jobs, registry, events, statistics."""

@@ -1,0 +1,1 @@
+"""Facts about this host: node information, capabilities, CPU, memory, network."""

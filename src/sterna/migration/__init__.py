@@ -1,0 +1,1 @@
+"""The five phases: cores, their driver, cookies and transports."""

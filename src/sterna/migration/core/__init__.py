@@ -1,0 +1,1 @@
+"""Both sides of a migration as state machines without input or output."""

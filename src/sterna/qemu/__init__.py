@@ -1,0 +1,1 @@
+"""QEMU: its arguments, monitor, probing and processes."""

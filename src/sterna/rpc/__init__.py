@@ -1,0 +1,1 @@
+"""The remote protocol: framing, message types, sessions, keepalive, streams, errors."""

@@ -1,0 +1,1 @@
+"""Procedures to what they do, by area."""

@@ -1,0 +1,1 @@
+"""The host's one durable state: a SQLite file with definitions, status and decisions."""
