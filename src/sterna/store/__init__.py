@@ -1,1 +1,5 @@
-"""The host's one durable state: a SQLite file with definitions, status and decisions."""
+"""The one durable state of a host: definitions, live guests, decisions, history.
+
+Begin at `ports.Store`, the contract everybody above codes against; `db.SqliteStore` keeps it in one
+SQLite file.
+"""

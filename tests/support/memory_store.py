@@ -1,0 +1,83 @@
+"""A store in memory: the fake that passes the same contract test as the real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sterna.store.errors import StoreFailed
+from sterna.store.ports import Decision, HistoryEntry, JsonRecord, StoredDefinition, Verdict
+
+
+class MemoryStore:
+    """`sterna.store.ports.Store` without a disk. `fail_next` makes the next writes fail."""
+
+    def __init__(self) -> None:
+        self._meta: dict[str, str] = {}
+        self._definitions: dict[UUID, StoredDefinition] = {}
+        self._lives: dict[UUID, str] = {}
+        self._decisions: dict[str, Decision] = {}
+        self._history: list[HistoryEntry] = []
+        self._closed = False
+        self.fail_next = 0
+
+    async def meta(self) -> dict[str, str]:
+        return dict(self._meta)
+
+    async def set_meta(self, key: str, value: str) -> None:
+        self._writing()
+        self._meta[key] = value
+
+    async def definitions(self) -> Sequence[StoredDefinition]:
+        return sorted(self._definitions.values(), key=lambda d: d.name)
+
+    async def put_definition(self, definition: StoredDefinition) -> None:
+        self._writing()
+        for other in self._definitions.values():
+            if other.name == definition.name and other.uuid != definition.uuid:
+                raise StoreFailed(f"store: UNIQUE constraint failed: {definition.name}")
+        self._definitions[definition.uuid] = definition
+
+    async def delete_definition(self, uuid: UUID) -> None:
+        self._writing()
+        self._definitions.pop(uuid, None)
+
+    async def lives(self) -> dict[UUID, dict[str, Any]]:
+        return {uuid: json.loads(text) for uuid, text in self._lives.items()}
+
+    async def put_live(self, uuid: UUID, record: JsonRecord) -> None:
+        self.post_live(uuid, record)
+
+    def post_live(self, uuid: UUID, record: JsonRecord) -> None:
+        self._writing()
+        self._lives[uuid] = json.dumps(record)
+
+    async def delete_live(self, uuid: UUID) -> None:
+        self._writing()
+        self._lives.pop(uuid, None)
+
+    async def decide(self, migration: str, verdict: Verdict, uuid: UUID) -> Decision:
+        self._writing()
+        return self._decisions.setdefault(migration, Decision(migration, verdict, uuid, 0.0))
+
+    async def decision(self, migration: str) -> Decision | None:
+        return self._decisions.get(migration)
+
+    async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None:
+        self._writing()
+        self._history.append(HistoryEntry(0.0, uuid, kind, dict(detail)))
+
+    async def history(self, uuid: UUID | None = None, limit: int = 100) -> Sequence[HistoryEntry]:
+        return [h for h in reversed(self._history) if uuid in (None, h.uuid)][:limit]
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _writing(self) -> None:
+        if self._closed:
+            raise StoreFailed("the store is closed")
+        if self.fail_next:
+            self.fail_next -= 1
+            raise StoreFailed("a planned failure")
