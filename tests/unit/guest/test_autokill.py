@@ -1,0 +1,67 @@
+"""The registration: it fires once, with the connection, unless it was taken back."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from sterna.errors import OperationInvalid
+from sterna.guest.autokill import Autokill
+from support.links import FakeLink
+
+ONE = UUID(int=1)
+TWO = UUID(int=2)
+
+
+def test_the_close_runs_the_action_synchronously_and_once() -> None:
+    autokill, link, killed = Autokill(), FakeLink(), []
+    autokill.register(ONE, link, lambda: killed.append(1))
+    link.close()
+    assert killed == [1]
+    assert autokill.find(ONE) is None
+    assert not autokill.remove(ONE)
+
+
+def test_a_removed_registration_is_never_touched_by_a_later_close() -> None:
+    autokill, link, killed = Autokill(), FakeLink(), []
+    autokill.register(ONE, link, lambda: killed.append(1), incoming=True)
+    assert autokill.find(ONE)
+    assert autokill.remove(ONE)
+    link.close()
+    assert killed == []
+    assert not link.callbacks
+
+
+def test_a_link_that_is_closed_already_kills_at_once() -> None:
+    autokill, link, killed = Autokill(), FakeLink(), []
+    link.close()
+    autokill.register(ONE, link, lambda: killed.append(1))
+    assert killed == [1]
+
+
+def test_registering_again_replaces_the_action_on_the_same_link() -> None:
+    autokill, link, killed = Autokill(), FakeLink(), []
+    autokill.register(ONE, link, lambda: killed.append("old"))
+    autokill.register(ONE, link, lambda: killed.append("new"))
+    link.close()
+    assert killed == ["new"]
+
+
+def test_another_connection_is_refused() -> None:
+    autokill = Autokill()
+    autokill.register(ONE, FakeLink(), lambda: None)
+    with pytest.raises(OperationInvalid, match="domain is marked for auto destroy"):
+        autokill.register(ONE, FakeLink(), lambda: None)
+
+
+def test_one_failing_action_does_not_save_the_others() -> None:
+    autokill, link, killed = Autokill(), FakeLink(), []
+
+    def fail() -> None:
+        raise RuntimeError("planted")
+
+    autokill.register(ONE, link, fail)
+    autokill.register(TWO, link, lambda: killed.append(2))
+    link.close()
+    assert killed == [2]
