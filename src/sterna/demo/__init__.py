@@ -1,0 +1,1 @@
+"""What `sterna demo` shows: a small Linux guest made on the spot."""

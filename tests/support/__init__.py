@@ -1,0 +1,1 @@
+"""What the tests stand on: daemons, clients, guests of our own, fault injection, leak checks."""
