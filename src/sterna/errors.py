@@ -184,6 +184,15 @@ class InvalidArg(SternaError):
     opening = "invalid argument"
 
 
+class BadArgument(InvalidArg):
+    """An argument no caller should ever pass (unknown flags, a value out of range).
+
+    Its text has no opening (observed with libvirt 9.0): "unsupported flags (0x63) in function F".
+    """
+
+    opening = ""
+
+
 class OperationFailed(SternaError):
     code = Code.OPERATION_FAILED
     opening = "operation failed"
