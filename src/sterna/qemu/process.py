@@ -66,7 +66,8 @@ class Exit:
 
 
 @functools.cache
-def _boot() -> str:
+def boot_id() -> str:
+    """Names this boot of the host: two boots may give the same pid and start time."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
@@ -81,7 +82,7 @@ def read_ident(pid: int) -> ProcessId:
         raise ProcessLookupError(pid) from None
     # The program's name stands in parentheses and may itself contain some.
     fields = stat[stat.rindex(b")") + 2 :].split()
-    return ProcessId(pid, int(fields[19]), _boot())
+    return ProcessId(pid, int(fields[19]), boot_id())
 
 
 class QemuProcess:
@@ -154,7 +155,7 @@ class QemuProcess:
 
         Raises: ProcessLookupError unless this very process lives.
         """
-        if ident.boot != _boot():
+        if ident.boot != boot_id():
             raise ProcessLookupError(ident.pid)
         pidfd = os.pidfd_open(ident.pid)
         try:
