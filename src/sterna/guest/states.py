@@ -194,3 +194,16 @@ STOPPED_BY: dict[ShutoffReason, Stopped] = {
     ShutoffReason.DAEMON: Stopped.FAILED,
 }
 """What the STOPPED event says for each reason a guest is shut off."""
+
+DETAILS: dict[Lifecycle, type[Detail]] = {
+    Lifecycle.DEFINED: Defined,
+    Lifecycle.UNDEFINED: Undefined,
+    Lifecycle.STARTED: Started,
+    Lifecycle.SUSPENDED: Suspended,
+    Lifecycle.RESUMED: Resumed,
+    Lifecycle.STOPPED: Stopped,
+    Lifecycle.SHUTDOWN: ShutDown,
+    Lifecycle.PMSUSPENDED: PmSuspended,
+    Lifecycle.CRASHED: Crashed,
+}
+"""Which details an event may have."""
