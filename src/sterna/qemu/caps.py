@@ -45,6 +45,29 @@ class CpuModel:
         return self.unavailable == ()
 
 
+@dataclass(frozen=True, slots=True)
+class CpuExpansion:
+    """A CPU model spelled out, as one accelerator builds it: CPUID's numbers, and QEMU's names of
+    the features that are on."""
+
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    features: frozenset[str]
+
+    @classmethod
+    def from_properties(cls, properties: dict[str, Any]) -> Self:
+        """From what query-cpu-model-expansion answers; zero or empty where it doesn't say."""
+        return cls(
+            vendor=str(properties.get("vendor", "")),
+            family=int(properties.get("family", 0)),
+            model=int(properties.get("model", 0)),
+            stepping=int(properties.get("stepping", 0)),
+            features=frozenset(name for name, value in properties.items() if value is True),
+        )
+
+
 @dataclass(frozen=True)
 class QemuCaps:
     """Everything learned from one probe.
@@ -52,6 +75,7 @@ class QemuCaps:
     `devices` are the concrete device types (what -device takes), `objects` what -object takes.
     `cpus_kvm` is empty where KVM was not probed. `host_features_tcg` / `_kvm` are QEMU's names of
     the features switched on in the richest CPU ("max" / "host") of that accelerator.
+    `expansions_tcg` / `_kvm` spell out the models that XML may name, and "max" / "host".
     """
 
     binary: str
@@ -65,6 +89,8 @@ class QemuCaps:
     cpus_kvm: tuple[CpuModel, ...]
     host_features_tcg: frozenset[str]
     host_features_kvm: frozenset[str]
+    expansions_tcg: dict[str, CpuExpansion]
+    expansions_kvm: dict[str, CpuExpansion]
     migration_capabilities: frozenset[str]
     commands: frozenset[str]
     options: frozenset[str]
@@ -98,7 +124,8 @@ class QemuCaps:
         """For the cache; `from_json` turns it back."""
         fields: dict[str, Any] = dataclasses.asdict(self)
         return json.dumps(
-            {k: sorted(v) if isinstance(v, frozenset) else v for k, v in fields.items()}
+            {k: sorted(v) if isinstance(v, frozenset) else v for k, v in fields.items()},
+            default=sorted,
         )
 
     @classmethod
@@ -122,4 +149,9 @@ class QemuCaps:
                 )
                 for item in fields[name]
             )
+        for name in ("expansions_tcg", "expansions_kvm"):
+            fields[name] = {
+                model: CpuExpansion(**{**item, "features": frozenset(item["features"])})
+                for model, item in fields[name].items()
+            }
         return cls(**fields)

@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from sterna.errors import InternalError
-from sterna.qemu.caps import CpuModel, Machine, QemuCaps
+from sterna.qemu.caps import CpuExpansion, CpuModel, Machine, QemuCaps
 from sterna.qemu.kvm import kvm_usable
 from sterna.qemu.process import QemuProcess, last_words
 from sterna.qemu.qmp_client import QmpClient
@@ -25,8 +26,10 @@ from sterna.qemu.qmp_errors import MonitorGone, MonitorTimeout, QmpError
 
 __all__ = ["kvm_usable", "probe"]
 
-FORMAT = 1
+FORMAT = 2
 """Number of the cache's layout. Raise it when what is asked or kept changes."""
+
+VERSIONED_MODEL = re.compile(r"-v[0-9]+$")
 
 START_TIMEOUT_S = 20.0
 QUERY_TIMEOUT_S = 10.0
@@ -108,6 +111,14 @@ async def _started(binary: str, accelerator: str) -> AsyncIterator[QmpClient]:
 
 
 async def _ask(binary: str, *, kvm: bool) -> QemuCaps:
+    cpus_kvm: tuple[CpuModel, ...] = ()
+    host_features_kvm: frozenset[str] = frozenset()
+    expansions_kvm: dict[str, CpuExpansion] = {}
+    if kvm:
+        async with _started(binary, "kvm") as qemu:
+            cpus_kvm = _cpus(await qemu.execute("query-cpu-definitions", timeout_s=QUERY_TIMEOUT_S))
+            host_features_kvm = await _features(qemu, "host")
+            expansions_kvm = await _expansions(qemu)
     async with _started(binary, "tcg") as qemu:
 
         async def query(name: str, **arguments: Any) -> Any:
@@ -125,9 +136,11 @@ async def _ask(binary: str, *, kvm: bool) -> QemuCaps:
             devices=await names("qom-list-types", implements="device", abstract=False),
             objects=await names("qom-list-types", implements="user-creatable", abstract=False),
             cpus_tcg=_cpus(await query("query-cpu-definitions")),
-            cpus_kvm=await _cpus_kvm(binary) if kvm else (),
+            cpus_kvm=cpus_kvm,
             host_features_tcg=await _features(qemu, "max"),
-            host_features_kvm=await _features_kvm(binary) if kvm else frozenset(),
+            host_features_kvm=host_features_kvm,
+            expansions_tcg=await _expansions(qemu),
+            expansions_kvm=expansions_kvm,
             migration_capabilities=await names("query-migrate-capabilities", "capability"),
             commands=await names("query-commands"),
             options=await names("query-command-line-options", "option"),
@@ -138,14 +151,27 @@ async def _ask(binary: str, *, kvm: bool) -> QemuCaps:
         )
 
 
-async def _cpus_kvm(binary: str) -> tuple[CpuModel, ...]:
-    async with _started(binary, "kvm") as qemu:
-        return _cpus(await qemu.execute("query-cpu-definitions", timeout_s=QUERY_TIMEOUT_S))
+async def _expansions(qemu: QmpClient) -> dict[str, CpuExpansion]:
+    """The models that XML may name, and "max" and "host", spelled out; 1 ms each.
 
-
-async def _features_kvm(binary: str) -> frozenset[str]:
-    async with _started(binary, "kvm") as qemu:
-        return await _features(qemu, "host")
+    "EPYC" stands for one of "EPYC-v1", "EPYC-v2", ...: only the former is a name in XML.
+    """
+    found = {}
+    for item in await qemu.execute("query-cpu-definitions", timeout_s=QUERY_TIMEOUT_S):
+        name = str(item["name"])
+        if VERSIONED_MODEL.search(name):
+            continue
+        try:
+            reply = await qemu.execute(
+                "query-cpu-model-expansion",
+                {"type": "static", "model": {"name": name}},
+                timeout_s=QUERY_TIMEOUT_S,
+            )
+        except QmpError:
+            # "host" without KVM; every model on architectures that can't expand.
+            continue
+        found[name] = CpuExpansion.from_properties(reply["model"]["props"])
+    return found
 
 
 async def _features(qemu: QmpClient, model: str) -> frozenset[str]:
