@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sterna.server.places import Lock, Places, PlacesError
+from sterna.host.places import Lock, Places, PlacesError
 
 
 def test_everything_is_below_the_root(tmp_path: Path) -> None:
