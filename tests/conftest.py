@@ -1,24 +1,21 @@
-"""Fixtures that every tier may use."""
+"""Fixtures and settings that every tier uses; fixtures are in support/fixtures.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
 
-import pytest
+from hypothesis import HealthCheck, settings
 
-from support import tick_guest
-from support.serial import SerialTap
+pytest_plugins = ["support.fixtures"]
 
-
-@pytest.fixture(scope="session")
-def tick_elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tick guest, assembled once a session."""
-    return tick_guest.build(tmp_path_factory.mktemp("tick"))
-
-
-@pytest.fixture
-def serial_tap(tmp_path: Path) -> Iterator[SerialTap]:
-    """A listener for this test's guest."""
-    with SerialTap(tmp_path / "serial.sock") as tap:
-        yield tap
+# The same examples at every run, so that a red run is somebody's change and not the dice.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "fuzz",
+    deadline=None,
+    max_examples=int(os.environ.get("STERNA_FUZZ_EXAMPLES", "1000")),
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("fuzz" if "STERNA_FUZZ_EXAMPLES" in os.environ else "repeatable")
