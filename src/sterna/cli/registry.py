@@ -1,0 +1,23 @@
+"""Every command, in the order that `sterna --help` shows."""
+
+from __future__ import annotations
+
+from sterna.cli.command import Command
+from sterna.cli.commands import extra, guests, migrate, watch
+
+COMMANDS: tuple[Command, ...] = (
+    guests.LIST,
+    guests.SHOW,
+    guests.DEFINE,
+    guests.UNDEFINE,
+    guests.START,
+    guests.STOP,
+    guests.PAUSE,
+    guests.RESUME,
+    watch.CONSOLE,
+    migrate.MIGRATE,
+    watch.EVENTS,
+    extra.VERSION,
+    extra.COMPLETION,
+    extra.DEMO,
+)
