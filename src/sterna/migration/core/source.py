@@ -1,0 +1,467 @@
+"""The source's side of a migration: `begin` makes a state, `step` takes it through its events.
+
+The table of states is in docs/explanation/migration.md. Two rules hold everywhere: whatever ends
+the attempt before QEMU says `completed` leads back to a running guest, since QEMU's own `cancelled`
+or `failed` proves that nobody else can have it; and after `completed` only `verdict` lets the
+guest run again (L5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from sterna.migration.core import events as on
+from sterna.migration.core.effects import (
+    Answer,
+    ClearTimer,
+    EndJob,
+    Kill,
+    Qmp,
+    Refuse,
+    SetTimer,
+    Show,
+    SourceEffect,
+    StopReason,
+    Store,
+    Undefine,
+    Unwatch,
+    View,
+    Watch,
+)
+from sterna.migration.core.records import Record
+from sterna.migration.core.words import (
+    Failure,
+    FailureKind,
+    Proof,
+    QmpOp,
+    QmpWhy,
+    Status,
+    Timer,
+)
+
+COPY_TICK_S: Final = 5.0
+SWITCH_TICK_S: Final = 2.0
+IDLE_TICKS_MAX: Final = 5
+"""Looks without a byte moved after which a migration is stalled: 30 s while the guest runs, 12 s
+while it stands (I11, I12)."""
+CANCEL_S: Final = 10.0
+"""How long an abort waits for its outcome before it is answered; QEMU is asked on and on."""
+RETRY_S: Final = 0.2
+TRIES_MAX: Final = 50
+"""How often `cont` is tried: the destination's QEMU may die a little later than its answer
+comes, and hold the image locks until then."""
+
+
+class Phase(Enum):
+    BEGUN = "begin3"
+    RECORDING = "recording"
+    CONFIGURING = "configuring"
+    PAUSING = "pausing"
+    STARTING = "starting"
+    COPYING = "perform3"
+    SWITCHING = "switching"
+    CANCELLING = "cancelling"
+    EXPLAINING = "explaining"
+    PERFORMED = "perform3_done"
+    IN_DOUBT = "in doubt"
+    HANDING_OVER = "confirm3"
+    TAKING_BACK = "confirm3_cancelled"
+    STOPPING = "stopping"
+    RESUMING = "resuming"
+    RESTORING = "restoring"
+    ENDED = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the source is.
+
+    Attributes:
+        guest: its name, for texts.
+        live: memory moves while the guest runs.
+        shall_run: it ran at the start, and nobody but the controller has paused it since.
+        link: the controller's connection; None once it has ended.
+        stopped: the CPUs stand, as far as QEMU said.
+        idle: looks in a row at which no byte had moved.
+    """
+
+    guest: str
+    live: bool
+    shall_run: bool
+    phase: Phase = Phase.BEGUN
+    link: int | None = None
+    perform: int | None = None
+    confirm: int | None = None
+    aborts: tuple[int, ...] = ()
+    failure: Failure | None = None
+    stopped: bool = False
+    shown: bool = False
+    """Listeners were told that the guest stands because it moves."""
+    moved: int = -1
+    idle: int = 0
+    tries: int = 0
+
+
+Step = tuple[Source, tuple[SourceEffect, ...]]
+
+
+class Verdict(Enum):
+    HAND_OVER = "hand over"
+    TAKE_BACK = "take back"
+    UNPROVEN = "unproven"
+
+
+def verdict(cancelled: bool, proof: Proof) -> Verdict:
+    """What a Confirm after a completed copy does. The one place where the source believes anybody.
+
+    `committed` stands for ever, so its proof wins over a controller that says `cancelled` (L4).
+    Without proof, `cancelled` is obeyed as libvirt's source obeys it; asking the destination first
+    (L5) will replace that line.
+    """
+    if proof is Proof.COMMITTED:
+        return Verdict.HAND_OVER
+    if cancelled:
+        return Verdict.TAKE_BACK
+    return Verdict.HAND_OVER if proof is Proof.FOREIGN else Verdict.UNPROVEN
+
+
+def begin(guest: str, link: int, *, live: bool, running: bool) -> Step:
+    """A migration that holds the job and has touched nothing yet."""
+    state = Source(guest, live, shall_run=running, link=link, stopped=not running)
+    return state, (Watch(link),)
+
+
+def step(s: Source, ev: on.SourceEvent) -> Step:
+    """Next state and the effects to run, in order. Total: never raises."""
+    match ev:
+        case on.PerformCalled():
+            return _perform_called(s, ev)
+        case on.ConfirmCalled():
+            return _confirm_called(s, ev)
+        case on.AbortCalled():
+            return _abort_called(s, ev.call)
+        case on.UserPaused(by_controller=False):
+            return replace(s, shall_run=False), ()
+        case on.ConnectionClosed(link=link) if link == s.link:
+            return _controller_closed(replace(s, link=None))
+        case on.Stored() | on.StoreFailed():
+            return _stored(s, ev)
+        case on.QmpDone():
+            return _qmp_done(s, ev)
+        case on.QmpFailed():
+            return _qmp_failed(s, ev)
+        case on.StatusChanged(status=status):
+            return _status(s, status)
+        case on.CpusStopped():
+            return _cpus_stopped(s)
+        case on.CpusStarted():
+            return replace(s, stopped=False), ()
+        case on.QemuGone(why=why):
+            return _gone(s, why)
+        case on.TimerFired(timer=timer):
+            return _timer_fired(s, timer)
+    return s, ()
+
+
+# -- calls -------------------------------------------------------------------------------------
+
+
+def _perform_called(s: Source, ev: on.PerformCalled) -> Step:
+    if s.phase is not Phase.BEGUN:
+        return s, (Refuse(ev.call, _out_of_turn(s)),)
+    if s.failure is not None:
+        return _end(replace(s, perform=ev.call))
+    s = replace(s, phase=Phase.RECORDING, perform=ev.call, link=ev.link)
+    # This connection controls from here on, whichever did Begin.
+    return s, (Unwatch(), Watch(ev.link), Store(Record.PERFORMING))
+
+
+def _confirm_called(s: Source, ev: on.ConfirmCalled) -> Step:
+    if s.phase is Phase.BEGUN and ev.cancelled:
+        return replace(s, phase=Phase.ENDED), (Unwatch(), EndJob(False), Answer(ev.call))
+    if s.phase not in (Phase.PERFORMED, Phase.IN_DOUBT):
+        return s, (Refuse(ev.call, _out_of_turn(s)),)
+    said = verdict(ev.cancelled, ev.proof)
+    if said is Verdict.UNPROVEN:
+        text = f"nothing proves that the destination runs domain '{s.guest}'; it stays paused here"
+        return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
+    s = replace(s, confirm=ev.call)
+    if said is Verdict.HAND_OVER:
+        return replace(s, phase=Phase.HANDING_OVER), (Unwatch(), Store(Record.HANDED_OVER))
+    return replace(s, phase=Phase.TAKING_BACK), (Unwatch(), Store(Record.TAKEN_BACK))
+
+
+def _abort_called(s: Source, call: int) -> Step:
+    canceled = Failure(FailureKind.CANCELED, "job 'migration out' canceled by client")
+    match s.phase:
+        case Phase.BEGUN:
+            return replace(s, failure=s.failure or canceled), (Answer(call),)
+        case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
+            return replace(s, failure=s.failure or canceled, aborts=(*s.aborts, call)), ()
+        case Phase.COPYING | Phase.SWITCHING:
+            return _cancel(replace(s, aborts=(*s.aborts, call)), canceled)
+        case Phase.CANCELLING | Phase.EXPLAINING | Phase.RESUMING | Phase.RESTORING:
+            if s.confirm is None:
+                return replace(s, aborts=(*s.aborts, call)), ()
+        case Phase.ENDED:
+            text = "no job is active on the domain"
+            return s, (Refuse(call, Failure(FailureKind.REFUSED, text)),)
+    return s, (Refuse(call, _too_late(s)),)
+
+
+def _controller_closed(s: Source) -> Step:
+    lost = Failure(
+        FailureKind.FAILED,
+        f"the connection which controls migration of domain '{s.guest}' was closed",
+    )
+    match s.phase:
+        case Phase.BEGUN:
+            return replace(s, phase=Phase.ENDED), (EndJob(False),)
+        case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
+            return replace(s, failure=s.failure or lost), ()
+        case Phase.COPYING | Phase.SWITCHING:
+            return _cancel(s, lost)
+        case Phase.PERFORMED:
+            # The destination may run the guest by now: only its own word frees us. (L5)
+            return replace(s, phase=Phase.IN_DOUBT), (Show(View.IN_DOUBT),)
+    return s, ()
+
+
+# -- what the world answers --------------------------------------------------------------------
+
+
+def _stored(s: Source, ev: on.Stored | on.StoreFailed) -> Step:
+    match s.phase, ev:
+        case Phase.RECORDING, on.StoreFailed(why=why):
+            return _end(replace(s, failure=s.failure or Failure(FailureKind.FAILED, why)))
+        case Phase.RECORDING, _:
+            if s.failure is not None:
+                return _end(s)
+            return replace(s, phase=Phase.CONFIGURING), (Qmp(QmpOp.CONFIGURE),)
+        # From here a store that fails is the driver's to report. The verdict is not ours to
+        # take back, and QEMU itself shows a restarted daemon what was done.
+        case Phase.HANDING_OVER, _:
+            return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
+        case Phase.TAKING_BACK, _:
+            return _unwind(s)
+    return s, ()
+
+
+def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
+    match s.phase, ev.op:
+        case Phase.CONFIGURING, QmpOp.CONFIGURE:
+            if s.failure is not None:
+                return _unwind(s)
+            if not s.live and not s.stopped:
+                return replace(s, phase=Phase.PAUSING), (Qmp(QmpOp.STOP),)
+            return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
+        case Phase.PAUSING, QmpOp.STOP:
+            if s.failure is not None:
+                return _unwind(s)
+            return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
+        case Phase.STARTING, QmpOp.MIGRATE:
+            s = replace(s, phase=Phase.COPYING)
+            if s.failure is not None:
+                return _cancel(s, s.failure)
+            return s, (SetTimer(Timer.STALL, COPY_TICK_S),)
+        case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
+            if ev.status in _LATE:
+                return _status(s, ev.status)  # its event was lost with a monitor's hiccup
+            return _moved(s, ev.value)
+        case Phase.CANCELLING, QmpOp.EXPLAIN:
+            if ev.status in (None, Status.CANCELLED, Status.FAILED, Status.COMPLETED):
+                return _status(s, ev.status or Status.CANCELLED)
+        case Phase.EXPLAINING, QmpOp.EXPLAIN:
+            return _unwind(_explained(s, ev.text))
+        case Phase.RESUMING, QmpOp.CONT:
+            return _restore(replace(s, stopped=False))
+        case Phase.RESTORING, QmpOp.RESTORE:
+            return _end(s)
+    return s, ()
+
+
+def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
+    failure = s.failure or Failure(FailureKind.FAILED, ev.text)
+    match s.phase, ev.op:
+        case Phase.CONFIGURING, QmpOp.CONFIGURE:
+            return _unwind(replace(s, failure=failure))
+        case Phase.PAUSING, QmpOp.STOP:
+            # It may have stopped all the same, so `cont` must follow.
+            return _unwind(replace(s, failure=failure, stopped=True))
+        case Phase.STARTING, QmpOp.MIGRATE:
+            if ev.why is QmpWhy.REFUSED:
+                return _unwind(replace(s, failure=failure))
+            return _cancel(s, failure)
+        case Phase.SWITCHING, QmpOp.CONTINUE:
+            return _cancel(s, failure)
+        case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
+            return _moved(s, s.moved)
+        case Phase.EXPLAINING, QmpOp.EXPLAIN:
+            return _unwind(_explained(s, ""))
+        case Phase.RESUMING, QmpOp.CONT:
+            if s.tries < TRIES_MAX:
+                return replace(s, tries=s.tries + 1), (SetTimer(Timer.RETRY, RETRY_S),)
+            s, effects = _restore(replace(s, failure=failure))
+            return s, (Show(View.STUCK), *effects)
+        case Phase.RESTORING, QmpOp.RESTORE:
+            return _end(s)
+    return s, ()
+
+
+_LATE: Final = (Status.PRE_SWITCHOVER, Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+"""Statuses that ask for an act of ours."""
+
+
+def _status(s: Source, status: Status) -> Step:
+    match s.phase, status:
+        case Phase.STARTING, Status.PRE_SWITCHOVER if s.failure is not None:
+            return _cancel(s, s.failure)
+        case (Phase.STARTING | Phase.COPYING), Status.PRE_SWITCHOVER:
+            # A small guest is here before the reply to `migrate` is. The guest stands from here to the end, so nothing may come between. (I11)
+            s = replace(s, phase=Phase.SWITCHING, idle=0)
+            return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, SWITCH_TICK_S))
+        case (
+            (Phase.COPYING | Phase.SWITCHING | Phase.CANCELLING | Phase.STARTING),
+            Status.COMPLETED,
+        ):
+            return _performed(replace(s, stopped=True))
+        case ((Phase.COPYING | Phase.SWITCHING), (Status.FAILED | Status.CANCELLED)):
+            return replace(s, phase=Phase.EXPLAINING), (
+                ClearTimer(Timer.STALL),
+                Qmp(QmpOp.EXPLAIN),
+            )
+        case Phase.CANCELLING, (Status.FAILED | Status.CANCELLED):
+            s, effects = _unwind(s)
+            return s, (ClearTimer(Timer.CANCEL), *effects)
+    return s, ()
+
+
+def _cpus_stopped(s: Source) -> Step:
+    s = replace(s, stopped=True)
+    ours = s.phase in (
+        Phase.PAUSING,
+        Phase.STARTING,
+        Phase.COPYING,
+        Phase.SWITCHING,
+        Phase.CANCELLING,
+    )
+    if ours and s.shall_run and not s.shown:
+        return replace(s, shown=True), (Show(View.SWITCHING),)
+    return s, ()
+
+
+def _gone(s: Source, why: str) -> Step:
+    if s.phase is Phase.ENDED:
+        return s, ()
+    if s.phase in (Phase.HANDING_OVER, Phase.STOPPING):
+        answer = (Answer(s.confirm),) if s.confirm is not None else ()
+        return replace(s, phase=Phase.ENDED), (Undefine(), EndJob(True), *answer)
+    failure = Failure(FailureKind.FAILED, why)
+    calls = [c for c in (s.perform, s.confirm, *s.aborts) if c is not None]
+    refusals = tuple(Refuse(call, failure) for call in calls)
+    timers = tuple(ClearTimer(t) for t in (Timer.STALL, Timer.CANCEL, Timer.RETRY))
+    return replace(s, phase=Phase.ENDED), (*timers, Unwatch(), EndJob(False), *refusals)
+
+
+def _timer_fired(s: Source, timer: Timer) -> Step:
+    match s.phase, timer:
+        case Phase.COPYING, Timer.STALL:
+            return s, (Qmp(QmpOp.PROGRESS), SetTimer(Timer.STALL, COPY_TICK_S))
+        case Phase.SWITCHING, Timer.STALL:
+            return s, (Qmp(QmpOp.PROGRESS), SetTimer(Timer.STALL, SWITCH_TICK_S))
+        case Phase.CANCELLING, Timer.CANCEL:
+            # QEMU hangs. Who waits is told so; we ask on until it speaks or dies. (I10)
+            slow = Failure(
+                FailureKind.TIMED_OUT,
+                f"QEMU of domain '{s.guest}' does not answer to the cancelling of its migration",
+            )
+    XX            again = (Qmp(QmpOp.EXPLAIN), SetTimer(Timer.CANCEL, CANCEL_S))
+            return replace(s, perform=None, aborts=()), (*refusals, *again)
+        case Phase.RESUMING, Timer.RETRY:
+            if not s.shall_run:
+                return _restore(s)
+            return s, (Qmp(QmpOp.CONT),)
+    return s, ()
+
+
+# -- ways -----------------------------------------------------------------------------------------
+
+
+def _moved(s: Source, bytes_moved: int) -> Step:
+    if bytes_moved > s.moved:
+        return replace(s, moved=bytes_moved, idle=0), ()
+    if s.idle < IDLE_TICKS_MAX:
+        return replace(s, idle=s.idle + 1), ()
+    text = f"migration of domain '{s.guest}' stalled: no data has moved"
+    return _cancel(s, Failure(FailureKind.FAILED, text))
+
+
+def _cancel(s: Source, failure: Failure) -> Step:
+    return replace(s, phase=Phase.CANCELLING, failure=s.failure or failure), (
+        ClearTimer(Timer.STALL),
+        Qmp(QmpOp.CANCEL),
+        SetTimer(Timer.CANCEL, CANCEL_S),
+    )
+
+
+def _performed(s: Source) -> Step:
+    """Everything is out. An abort that came too late is told so, and the migration goes on."""
+    refusals = tuple(Refuse(call, _too_late(s)) for call in s.aborts)
+    clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL), *refusals)
+    if s.link is None or s.perform is None:
+        # Nobody will drive this on, and the destination has all it needs to run. (L5)
+        return replace(s, phase=Phase.IN_DOUBT, aborts=()), (*clear, Show(View.IN_DOUBT))
+    done = replace(s, phase=Phase.PERFORMED, perform=None, aborts=(), failure=None)
+    return done, (Answer(s.perform), *clear)
+
+
+def _unwind(s: Source) -> Step:
+    """It will not move. Run again if the CPUs stand and should not; then clean up."""
+    if s.stopped and s.shall_run:
+        return replace(s, phase=Phase.RESUMING), (Qmp(QmpOp.CONT),)
+    return _restore(s)
+
+
+def _restore(s: Source) -> Step:
+    shows = (Show(View.CANCELED),) if s.shown and not s.stopped else ()
+    return replace(s, phase=Phase.RESTORING), (*shows, Qmp(QmpOp.RESTORE))
+
+
+def _end(s: Source) -> Step:
+    answers: list[SourceEffect] = [Answer(call) for call in s.aborts]
+    if s.confirm is not None:
+        failed = s.failure is not None
+        answers.append(Refuse(s.confirm, _told(s)) if failed else Answer(s.confirm))
+    if s.perform is not None:
+        answers.append(Refuse(s.perform, _told(s)))
+    s = replace(s, phase=Phase.ENDED, perform=None, confirm=None, aborts=())
+    return s, (Unwatch(), EndJob(False), *answers)
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def _told(s: Source) -> Failure:
+    """What failed, and where the guest is now (L8)."""
+    failure = s.failure or Failure(FailureKind.FAILED, "job 'migration out' unexpectedly failed")
+    now = "is paused here" if s.stopped else "runs on here"
+    return replace(failure, text=f"{failure.text}; domain '{s.guest}' {now}")
+
+
+def _explained(s: Source, text: str) -> Source:
+    said = f"job 'migration out' failed: {text}" if text else "job 'migration out' failed"
+    return replace(s, failure=s.failure or Failure(FailureKind.FAILED, said))
+
+
+def _out_of_turn(s: Source) -> Failure:
+    if s.phase in (Phase.BEGUN, Phase.ENDED):
+        return Failure(FailureKind.REFUSED, f"domain '{s.guest}' is not being migrated")
+    text = f"another migration job is already running for domain '{s.guest}'"
+    return Failure(FailureKind.REFUSED, text)
+
+
+def _too_late(s: Source) -> Failure:
+    text = f"domain '{s.guest}' was sent completely; its migration cannot be aborted any more"
+    return Failure(FailureKind.REFUSED, text)

@@ -1,0 +1,81 @@
+"""The vocabulary both machines share: QEMU's statuses, named QMP work, timers, failures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Status(Enum):
+    """QEMU's migration status, by its own names (QEMU 7.2, `MigrationStatus`)."""
+
+    SETUP = "setup"
+    ACTIVE = "active"
+    PRE_SWITCHOVER = "pre-switchover"
+    DEVICE = "device"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class QmpOp(Enum):
+    """A piece of QMP work with one outcome; the driver knows the commands it takes."""
+
+    CONFIGURE = "configure"  # source: save originals, set capabilities and parameters
+    STOP = "stop"
+    MIGRATE = "migrate"
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+    PROGRESS = "progress"
+    EXPLAIN = "explain"
+    LISTEN = "listen"  # destination: capabilities, parameters, migrate-incoming
+    READY = "ready"
+    CONT = "cont"  # both
+    RESTORE = "restore"
+
+
+class QmpWhy(Enum):
+    REFUSED = "refused"
+    """QEMU answered with an error: it did not do it."""
+    TIMED_OUT = "timed out"
+    """No answer: it may or may not have done it."""
+    GONE = "gone"
+    """The monitor ended. `QemuGone` follows when the process has."""
+
+
+class Timer(Enum):
+    STALL = "stall"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    FINISH = "finish"
+    STORE = "store"
+    KILL = "kill"
+
+
+class Proof(Enum):
+    """What a cookie at Confirm says of the destination's decision."""
+
+    NONE = "none"
+    COMMITTED = "committed"
+    FOREIGN = "foreign"
+    """A good cookie of a destination that is not Sterna: libvirt's rule is all there is (I20)."""
+
+
+class FailureKind(Enum):
+    FAILED = "failed"
+    CANCELED = "canceled"
+    """The user's abort."""
+    REVOKED = "revoked"
+    """Finish was told to cancel, and that succeeded (code 93)."""
+    REFUSED = "refused"
+    """The call does not fit the state."""
+    TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed, for whoever asked: a kind for the code, a text for the person (L8)."""
+
+    kind: FailureKind
+    text: str
