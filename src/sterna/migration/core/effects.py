@@ -96,10 +96,11 @@ class Define:
 
 
 class View(Enum):
-    """What the guest's state and the events shall say now."""
+    """What the guest's state and its events shall say now.
 
-    SWITCHING = "switching"  # source: paused (migration)
-    CANCELED = "canceled"  # source: running (migration canceled)
+    What QEMU itself says (STOP and RESUME while it moves) is the guest's to show.
+    """
+
     STUCK = "stuck"  # source: could not be resumed
     IN_DOUBT = "in doubt"  # source: nobody has said what the destination decided
     INCOMING = "incoming"  # destination: paused (migration)

@@ -97,8 +97,6 @@ class Source:
     aborts: tuple[int, ...] = ()
     failure: Failure | None = None
     stopped: bool = False
-    shown: bool = False
-    """Listeners were told that the guest stands because it moves."""
     moved: int = -1
     idle: int = 0
     tries: int = 0
@@ -155,7 +153,7 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
         case on.StatusChanged(status=status):
             return _status(s, status)
         case on.CpusStopped():
-            return _cpus_stopped(s)
+            return replace(s, stopped=True), ()
         case on.CpusStarted():
             return replace(s, stopped=False), ()
         case on.QemuGone(why=why):
@@ -318,8 +316,9 @@ def _status(s: Source, status: Status) -> Step:
     match s.phase, status:
         case Phase.STARTING, Status.PRE_SWITCHOVER if s.failure is not None:
             return _cancel(s, s.failure)
-        case (Phase.STARTING | Phase.COPYING), Status.PRE_SWITCHOVER:
-            # A small guest is here before the reply to `migrate` is. The guest stands from here to the end, so nothing may come between. (I11)
+        case ((Phase.STARTING | Phase.COPYING), Status.PRE_SWITCHOVER):
+            # (A small guest may be here before the reply to `migrate` is.) The guest stands
+            # from here to the end, so nothing may come between. (I11)
             s = replace(s, phase=Phase.SWITCHING, idle=0)
             return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, SWITCH_TICK_S))
         case (
@@ -335,20 +334,6 @@ def _status(s: Source, status: Status) -> Step:
         case Phase.CANCELLING, (Status.FAILED | Status.CANCELLED):
             s, effects = _unwind(s)
             return s, (ClearTimer(Timer.CANCEL), *effects)
-    return s, ()
-
-
-def _cpus_stopped(s: Source) -> Step:
-    s = replace(s, stopped=True)
-    ours = s.phase in (
-        Phase.PAUSING,
-        Phase.STARTING,
-        Phase.COPYING,
-        Phase.SWITCHING,
-        Phase.CANCELLING,
-    )
-    if ours and s.shall_run and not s.shown:
-        return replace(s, shown=True), (Show(View.SWITCHING),)
     return s, ()
 
 
@@ -377,7 +362,8 @@ def _timer_fired(s: Source, timer: Timer) -> Step:
                 FailureKind.TIMED_OUT,
                 f"QEMU of domain '{s.guest}' does not answer to the cancelling of its migration",
             )
-    XX            again = (Qmp(QmpOp.EXPLAIN), SetTimer(Timer.CANCEL, CANCEL_S))
+            refusals = tuple(Refuse(c, slow) for c in (s.perform, *s.aborts) if c is not None)
+            again = (Qmp(QmpOp.EXPLAIN), SetTimer(Timer.CANCEL, CANCEL_S))
             return replace(s, perform=None, aborts=()), (*refusals, *again)
         case Phase.RESUMING, Timer.RETRY:
             if not s.shall_run:
@@ -408,7 +394,7 @@ def _cancel(s: Source, failure: Failure) -> Step:
 
 def _performed(s: Source) -> Step:
     """Everything is out. An abort that came too late is told so, and the migration goes on."""
-    refusals = tuple(Refuse(call, _too_late(s)) for call in s.aborts)
+    refusals: list[SourceEffect] = [Refuse(call, _too_late(s)) for call in s.aborts]
     clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL), *refusals)
     if s.link is None or s.perform is None:
         # Nobody will drive this on, and the destination has all it needs to run. (L5)
@@ -425,8 +411,7 @@ def _unwind(s: Source) -> Step:
 
 
 def _restore(s: Source) -> Step:
-    shows = (Show(View.CANCELED),) if s.shown and not s.stopped else ()
-    return replace(s, phase=Phase.RESTORING), (*shows, Qmp(QmpOp.RESTORE))
+    return replace(s, phase=Phase.RESTORING), (Qmp(QmpOp.RESTORE),)
 
 
 def _end(s: Source) -> Step:
