@@ -1,0 +1,7 @@
+"""`python -m sterna.cli`."""
+
+import sys
+
+from sterna.cli.main import main
+
+sys.exit(main())
