@@ -43,9 +43,12 @@ def build(directory: Path) -> Path:
     obj, elf = directory / "tick.o", directory / "tick.elf"
     subprocess.run(["as", "--32", "-o", obj, SOURCE], check=True, timeout=30)
     # -n: without it the ELF headers are loaded too, below the text, over the firmware's own code:
-    # the guest would run but could not be reset.
+    # the guest would run but could not be reset. Captured: it warns of the text being writable.
     subprocess.run(
-        ["ld", "-n", "-m", "elf_i386", "-Ttext=0x100000", "-o", elf, obj], check=True, timeout=30
+        ["ld", "-n", "-m", "elf_i386", "-Ttext=0x100000", "-o", elf, obj],
+        check=True,
+        capture_output=True,
+        timeout=30,
     )
     # QEMU may run as another user than we do.
     elf.chmod(0o644)
