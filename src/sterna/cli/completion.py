@@ -47,7 +47,7 @@ def completion_script(shell: str) -> str:
             name = action.option_strings[0] if action.option_strings else action.dest
             if name in wanted:
                 action.complete = kinds[wanted[name]]  # type: ignore[attr-defined]  # shtab's mark
-    return str(shtab.complete(parser, shell=shell, preamble=_PREAMBLE))
+    return str(shtab.complete(parser, shell=shell, preamble=_PREAMBLE[shell]))
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

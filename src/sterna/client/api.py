@@ -19,7 +19,7 @@ or `sterna.client.errors.ConnectionFailed` when the host cannot be reached or we
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,9 @@ from sterna.client.events import EventStream, subscribed
 from sterna.client.guest import Guest, list_doms
 from sterna.client.session import default_uri, open_session
 from sterna.client.types import GuestInfo
-from sterna.rpc.asyncio_shell import ClientConnection, Stream
+from sterna.rpc.asyncio_shell import ClientConnection
+from sterna.rpc.asyncio_streams import ClientStream
+from sterna.rpc.calls import Procedure
 from sterna.rpc.errors import ConnectionLost
 from sterna.rpc.msg_connect import ConnectSupportsFeatureArgs
 from sterna.rpc.msg_domain import DomainCreateXmlArgs, DomainDefineXmlFlagsArgs
@@ -47,10 +49,12 @@ class Host:
         self.uri = uri or default_uri()
         self._connection: ClientConnection | None = None
         self._session: AbstractAsyncContextManager[ClientConnection] | None = None
+        self._listeners: list[Callable[[Message], None]] = []
 
     async def __aenter__(self) -> Self:
         self._session = open_session(self.uri)
         self._connection = await self._session.__aenter__()
+        self._connection.events = self._tell
         return self
 
     async def __aexit__(
@@ -69,6 +73,19 @@ class Host:
             raise ConnectionFailed(self.uri, "the session is not open: use `async with connect()`")
         return self._connection
 
+    def add_event_listener(self, listener: Callable[[Message], None]) -> None:
+        """Call it with every event message; for `events`, which knows what to do with them."""
+        self._listeners.append(listener)
+
+    def remove_event_listener(self, listener: Callable[[Message], None]) -> None:
+        """Stop calling it."""
+        self._listeners.remove(listener)
+
+    def _tell(self, _procedure: Procedure, message: Message | None) -> None:
+        if message is not None:
+            for listener in tuple(self._listeners):
+                listener(message)
+
     async def call(
         self, procedure: str, args: Message | None = None, *, fds: Sequence[int] = ()
     ) -> Any:
@@ -79,11 +96,11 @@ class Host:
             SternaError: what the host answered.
         """
         try:
-            return await self.connection.call(procedure, args, fds=fds)
+            return await self.connection.call(procedure, args, fds)
         except ConnectionLost as error:
             raise ConnectionFailed(self.uri, error.reason) from error
 
-    async def open_stream(self, procedure: str, args: Message) -> Stream:
+    async def open_stream(self, procedure: str, args: Message) -> ClientStream:
         """A call that opens a stream; the stream ends with the connection.
 
         Raises:

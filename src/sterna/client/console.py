@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sterna.rpc.asyncio_shell import Stream
-from sterna.rpc.msg_domain import DomainOpenConsoleArgs
+from sterna.errors import SternaError
+from sterna.rpc.asyncio_streams import ClientStream
+from sterna.rpc.msg_device import DomainOpenConsoleArgs
 
 if TYPE_CHECKING:
     from sterna.client.guest import Guest
@@ -29,7 +31,7 @@ class Console:
         self._guest = guest
         self._device = device
         self._flags = FORCE if force else 0
-        self._stream: Stream | None = None
+        self._stream: ClientStream | None = None
 
     async def __aenter__(self) -> Self:
         args = DomainOpenConsoleArgs(await self._guest.dom(), self._device, self._flags)
@@ -42,11 +44,14 @@ class Console:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        # The guest may have ended the stream first, or the host be gone: then it is finished too.
+        with suppress(SternaError):
             await self._stream.finish()
 
     @property
-    def stream(self) -> Stream:
+    def stream(self) -> ClientStream:
         """The stream below."""
         if self._stream is None:
             raise RuntimeError("the console is not open: use `async with`")

@@ -64,7 +64,7 @@ class EventStream:
                 raise item
             yield item
 
-    def received(self, procedure: str, message: Message) -> None:
+    def received(self, message: Message) -> None:
         """Takes an event off the connection."""
         callback: int = getattr(message, "callbackID", -1)
         kind = self._callbacks.get(callback)
@@ -108,26 +108,20 @@ async def subscribed(host: Host) -> AsyncIterator[EventStream]:
     """An event stream that is registered at the host while the block runs."""
     stream = EventStream(host)
     connection = host.connection
-    stop_events = connection.add_event_listener(stream.received)
-    connection.add_close_callback(lost := _Lost(stream))
+
+    def lost() -> None:
+        stream.lost(connection.close_reason)
+
+    host.add_event_listener(stream.received)
+    connection.add_close_callback(lost)
     try:
         await stream.register()
         yield stream
         if not connection.closed:
             await stream.deregister()
     finally:
-        stop_events()
+        host.remove_event_listener(stream.received)
         connection.remove_close_callback(lost)
-
-
-class _Lost:
-    """The close callback of one stream."""
-
-    def __init__(self, stream: EventStream) -> None:
-        self._stream = stream
-
-    def __call__(self, connection: Any) -> None:
-        self._stream.lost(connection.close_reason or "the connection ended")
 
 
 def _event(kind: str, message: Any) -> GuestEvent:

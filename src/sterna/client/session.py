@@ -45,6 +45,11 @@ async def open_session(text: str | None) -> AsyncIterator[ClientConnection]:
             connection, helper = await _connect(uri)
     except TimeoutError:
         raise ConnectionFailed(str(uri), f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        where = local_socket(uri) if uri.transport == "unix" else f"port {uri.port or TCP_PORT}"
+        raise ConnectionFailed(
+            str(uri), f"nobody listens at {where}: is sternad running?"
+        ) from error
     except OSError as error:
         raise ConnectionFailed(str(uri), error.strerror or str(error)) from error
     try:
@@ -98,11 +103,13 @@ async def _connect(uri: Uri) -> tuple[ClientConnection, asyncio.subprocess.Proce
         return connection, None
     if uri.transport == "ssh":
         return await _connect_ssh(uri)
-    return await ClientConnection.connect_unix(uri.socket or local_socket(uri)), None
+    return await ClientConnection.connect_unix(local_socket(uri)), None
 
 
 def local_socket(uri: Uri) -> str:
-    """The socket of this machine's daemon: the system's for `/system`, else the user's."""
+    """The socket that is named, else this machine's: the system's for `/system`, or the user's."""
+    if uri.socket:
+        return uri.socket
     places = Places.system() if uri.path == "/system" and _reachable() else Places.user()
     return str(places.socket)
 
@@ -124,7 +131,7 @@ async def _connect_ssh(uri: Uri) -> tuple[ClientConnection, asyncio.subprocess.P
     ours, theirs = socket.socketpair()
     with theirs:
         helper = await asyncio.create_subprocess_exec(
-            *command, stdin=theirs, stdout=theirs, start_new_session=True
+            *command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
         )
     return ClientConnection.from_socket(ours), helper
 
