@@ -24,8 +24,8 @@ def cli_page() -> str:
     """Every command of `sterna` with its arguments."""
     lines = [NOTE, "# The command line `sterna`\n"]
     lines += [
-        "Every command takes `-c URI` (which host) and `--json`, after its name. Errors are one sentence "
-        "on standard error.\n",
+        "Every command takes `-c URI` (which host) and `--json`, after its name. Errors are one "
+        "sentence on standard error.\n",
         "| exit status | means |\n|---|---|",
     ]
     lines += [f"| {int(status)} | {EXIT_MEANINGS[status]} |" for status in Exit]
@@ -35,7 +35,8 @@ def cli_page() -> str:
         for argument in (*command.arguments, *COMMON):
             names = ", ".join(f"`{name}`" for name in argument.names)
             metavar = argument.options.get("metavar")
-            shown = f"{names} `{metavar}`" if metavar and argument.names[0].startswith("-") else names
+            takes = metavar and argument.names[0].startswith("-")
+            shown = f"{names} `{metavar}`" if takes else names
             lines.append(f"| {shown} | {argument.help.replace('|', chr(92) + '|')} |")
         if command.example:
             lines.append(f"\n```sh\n{command.example}\n```")
@@ -59,7 +60,8 @@ def errors_page() -> str:
     lines = [
         NOTE,
         "# Errors\n",
-        "What a client sees is the opening, a colon and the detail. The Python API raises the class.\n",
+        "What a client sees is the opening, a colon and the detail. The Python API raises the "
+        "class.\n",
         "| code | name | class in `sterna.errors` | opening |\n|---|---|---|---|",
     ]
     classes = {cls.code: cls for cls in _subclasses(SternaError) if "code" in cls.__dict__}
