@@ -78,8 +78,9 @@ def encode(message: Message) -> bytes:
 def encode_into(message: Message, out: bytearray) -> None:
     """Append the message's bytes to `out`. On an error `out` is as before."""
     start = len(out)
+    codec = codec_of(type(message))
     try:
-        codec_of(type(message)).encode(message, out)
+        codec.encode(message, out)
     except (struct.error, ValueError, TypeError, AttributeError) as why:
         del out[start:]
         raise WireError(f"cannot encode {type(message).__name__}: {why}") from why
@@ -94,8 +95,9 @@ def decode(cls: type[M], data: bytes, start: int = 0) -> M:
     Raises:
         WireError: the bytes end too early, or a length, text or union tag is not allowed.
     """
+    codec = codec_of(cls)
     try:
-        message, _end = codec_of(cls).decode(data, start, len(data))
+        message, _end = codec.decode(data, start, len(data))
     except (struct.error, ValueError) as why:  # UnicodeDecodeError and WireError are ValueErrors
         raise WireError(f"cannot decode {cls.__name__}: {why}") from why
     return message  # type: ignore[no-any-return]  # the generated function makes a `cls`
