@@ -41,7 +41,7 @@ demo: setup ## two hosts, a live migration there and back, and a controller that
 	@$(BIN)/sterna demo
 
 bench: setup ## Sterna, bare QEMU and libvirtd side by side
-	$(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench
 
 fuzz: setup ## throw malformed packets and XML at it, for a long time
 	STERNA_FUZZ_EXAMPLES=200000 $(PYTEST) -q --timeout 14400 -n $(JOBS) $$(find tests -name 'test_fuzz*.py')
