@@ -15,6 +15,7 @@ from sterna.cli.exits import Exit
 from sterna.cli.main import COMMON
 from sterna.cli.registry import COMMANDS
 from sterna.errors import Code, SternaError
+from sterna.server.settings import reference_table
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by `make docs` from the code: change it there. -->\n"
@@ -75,6 +76,15 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def settings_page() -> str:
+    """Every setting of `sternad`."""
+    return (
+        f"{NOTE}\n# Settings of `sternad`\n\n"
+        "Keys of the TOML file; those with an option can be said on the command line too, which "
+        "then wins. How the daemon is run is on [its page](sternad.md).\n\n" + reference_table()
+    )
+
+
 def _subclasses(cls: type[SternaError]) -> list[type[SternaError]]:
     found = []
     for sub in cls.__subclasses__():
@@ -86,6 +96,7 @@ def _subclasses(cls: type[SternaError]) -> list[type[SternaError]]:
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "errors.md": errors_page,
+    "settings.md": settings_page,
 }
 
 

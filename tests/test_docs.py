@@ -1,0 +1,105 @@
+"""The documentation names everything there is: commands, options, settings, errors, tests.
+
+Pages that can be drawn from the code are (`make docs`); the rest is compared with it here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from sterna.server.settings import TABLE, parser
+
+REPOSITORY = Path(__file__).parent.parent
+DOCS = REPOSITORY / "docs"
+TEST = re.compile(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`")
+PROMISE = re.compile(r"^\| (P[0-9]+) \|.*\| ([^|]+) \|$")
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def test_generated_pages_are_fresh() -> None:
+    """Commands, their options, settings and errors: each page is what the code says now."""
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.build", "--check"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + "run `make docs`"
+
+
+def test_options_of_the_daemon() -> None:
+    text = page("reference/sternad.md") + page("reference/settings.md")
+    for action in parser()._actions:
+        if action.help is not argparse.SUPPRESS and action.option_strings != ["-h", "--help"]:
+            assert f"{action.option_strings[-1]}" in text, action.option_strings
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda setting: str(setting.name))
+def test_settings_say_what_they_mean(setting: object) -> None:
+    meaning = getattr(setting, "meaning", "")
+    assert meaning.endswith("."), "a sentence, please"
+    assert f"`{getattr(setting, 'name', '')}`" in page("reference/settings.md")
+
+
+def test_every_page_is_on_a_shelf() -> None:
+    index = page("README.md")
+    pages = [path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")]
+    lost = [name for name in pages if name != "README.md" and f"({name})" not in index]
+    assert not lost, f"link these from docs/README.md: {lost}"
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text())
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions))
+
+
+@pytest.mark.parametrize(
+    "name", ["SPECIFICATION.md", "docs/reference/virsh.md", "docs/explanation/migration.md"]
+)
+def test_named_tests_exist(name: str) -> None:
+    missing = []
+    for file, function in TEST.findall((REPOSITORY / name).read_text()):
+        path = REPOSITORY / file
+        if not path.is_file() or (function and function not in names_in(path)):
+            missing.append(f"{file}::{function}")
+    assert not missing, f"{name} names tests that don't exist: {missing}"
+
+
+def test_every_promise_has_a_test_or_says_that_it_has_none() -> None:
+    promises = [
+        found.groups()
+        for line in (REPOSITORY / "SPECIFICATION.md").read_text().splitlines()
+        if (found := PROMISE.match(line))
+    ]
+    numbers = [number for number, _ in promises]
+    assert len(numbers) > 30
+    assert len(set(numbers)) == len(numbers), "a number twice"
+    unclear = [number for number, held in promises if held != "pending" and not TEST.search(held)]
+    assert not unclear, f"name a test or write 'pending': {unclear}"
+
+
+PROCEDURE = re.compile(r"\b(?:CONNECT|DOMAIN|NODE)_[A-Z0-9_]+\b")
+
+
+def test_commands_of_virsh_are_served() -> None:
+    """A command on that page works, so each call it makes has a handler."""
+    from sterna.server import handlers
+    from sterna.server.dispatch import HANDLERS
+
+    assert handlers.__all__
+    missing = sorted(set(PROCEDURE.findall(page("reference/virsh.md"))) - set(HANDLERS))
+    assert not missing, f"no handler serves: {missing}"
