@@ -40,7 +40,7 @@ def listen(path: Path) -> socket.socket:
         os.fchmod(listener.fileno(), 0o600)  # before bind: the file never has a wider mode
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        with _short_address(path) as address:
+        with short_address(path) as address:
             listener.bind(address)
         listener.listen(1)
     except BaseException:
@@ -50,7 +50,7 @@ def listen(path: Path) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _short_address(path: Path) -> Iterator[str]:
+def short_address(path: Path) -> Iterator[str]:
     """An address for `path` however deep it is: sun_path holds only 108 bytes."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -100,7 +100,7 @@ class QmpClient:
             try:
                 # A Unix connect never waits here: the backlog has room, or it fails at once.
                 sock.setblocking(False)
-                with _short_address(Path(target)) as address:
+                with short_address(Path(target)) as address:
                     sock.connect(address)
             except OSError as error:
                 sock.close()
