@@ -2,8 +2,9 @@
 
     2026-01-31T12:00:00.123Z info call.failed client=3 procedure=DOMAIN_CREATE code=55 ...
 
-Names are grepped for, counted and asserted by tests, so they do not change; texts in
-fields may. Every module logs with the standard library; `event()` is a short way to say it. What belongs to every line of a task (client, guest, migration) is bound once.
+Names are grepped for, counted and asserted by tests, so they do not change; texts in fields may.
+Every module logs with the standard library; `event()` is a short way to say it. What belongs to
+every line of a task (client, guest, migration) is bound once.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sterna.host.places import Lock, Places, PlacesError
 from sterna.server import logging as daemon_log
 from sterna.server.listeners import ListenError
-from sterna.server.places import Lock, Places, PlacesError
 from sterna.server.settings import USAGE_ERROR, Settings, SettingsError, from_command_line
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,88 @@
+"""Connections: each with its session and the scope its waiting ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+
+from sterna.rpc.asyncio_shell import Call, Limits, ServerConnection
+from sterna.server.context import Context
+from sterna.server.dispatch import dispatch
+from sterna.server.logging import event
+from sterna.server.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class Clients:
+    """Everybody who is connected. Made inside the task group its connections live in."""
+
+    def __init__(self, context: Context, tasks: asyncio.TaskGroup) -> None:
+        self._context = context
+        self._tasks = tasks
+        self._count = 0
+
+    def accept(self, sock: socket.socket, read_only: bool) -> None:
+        """Serve a socket that a listener accepted."""
+        if len(self._context.sessions) >= self._context.settings.clients_max:
+            event(log, "client.refused", logging.WARNING, reason="too many clients")
+            sock.close()
+            return
+        self._count += 1
+        self._tasks.create_task(self._live(self._count, sock, read_only))
+
+    def end_all(self, reason: str) -> None:
+        """Hang up on everybody; what lives by a connection ends with it."""
+        for session in list(self._context.sessions.values()):
+            session.connection.abort(reason)
+
+    async def _live(self, number: int, sock: socket.socket, read_only: bool) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                session = self._begin(number, sock, read_only, tasks)
+                if session is not None:
+                    reason = await session.connection.wait_closed()
+                    self._end(session, reason)
+        except Exception:  # the connection's boundary: one client never takes the daemon along
+            log.exception("client.failed", extra={"f": {"client": number}})
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def _begin(
+        self,
+        number: int,
+        sock: socket.socket,
+        read_only: bool,
+        tasks: asyncio.TaskGroup,
+    ) -> Session | None:
+        session: Session
+        limits = Limits(calls_running_max=self._context.settings.client_calls_max)
+
+        def handle(_: ServerConnection, call: Call) -> None:
+            dispatch(session, call)
+
+        try:
+            connection = ServerConnection(sock, handle, limits=limits)
+        except OSError:
+            sock.close()  # gone before it was looked at
+            return None
+        session = Session(number, self._context, connection, read_only, tasks)
+        self._context.sessions[number] = session
+        peer = connection.peer
+        event(
+            log,
+            "client.connected",
+            logging.DEBUG,
+            client=number,
+            peer=peer.address,
+            uid=peer.uid,
+            read_only=read_only,
+        )
+        return session
+
+    def _end(self, session: Session, reason: str) -> None:
+        self._context.sessions.pop(session.number, None)
+        session.end()
+        event(log, "client.gone", logging.DEBUG, client=session.number, reason=reason)
