@@ -162,18 +162,36 @@ def best_model(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class GuestCpu:
+    """The most that QEMU can give a guest here. `vendor` is CPUID's string."""
+
+    vendor: str
+    signature: Signature
+    features: frozenset[str]
+
+
+def richest_guest_cpu(support: GuestSupport, virt_type: str) -> GuestCpu | None:
+    """Return what a guest of this virt type can have at most; None if QEMU didn't say."""
+    name = "host" if virt_type == "kvm" else "max"
+    here = support.cpu_models.get(virt_type, {}).get(name)
+    if here is None:
+        return None
+    return GuestCpu(here.vendor, _signature(here), from_qemu(here.features))
+
+
 def guest_cpu(support: GuestSupport, virt_type: str) -> BestModel | None:
     """Return what mode='host-model' means under this virt type: the best that QEMU can give here.
 
     None where the emulator wasn't asked for its CPU models.
     """
-    here = support.cpu_models.get(virt_type, {}).get("host" if virt_type == "kvm" else "max")
+    here = richest_guest_cpu(support, virt_type)
     if here is None:
         return None
     return best_model(
         named_models(support, virt_type).values(),
-        from_qemu(here.features),
+        here.features,
         here.vendor,
-        _signature(here),
+        here.signature,
         may_disable=True,
     )
