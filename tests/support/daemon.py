@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from support.clients import Ran, Started, start_virsh, virsh
+from support.host import Host
 from support.processes import MARK, Process, Watched, end_all, kinds_of_files, marked
 
 START_TIMEOUT_S = 30
@@ -34,11 +34,10 @@ def free_port() -> int:
         return port
 
 
-class Daemon:
+class Daemon(Host):
     """One host. Everything it keeps is below `root`, a short path (sun_path has 108 bytes).
 
     Attributes:
-        uri: for clients on this machine, through the unix socket.
         tcp_uri: through loopback TCP, as the other host would use it.
         log_path: what the daemon wrote, of all its lives.
     """
@@ -154,26 +153,6 @@ class Daemon:
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
-    # ---- clients ----
-
-    def virsh(self, *words: str, timeout_s: float = 30, stdin: str = "") -> Ran:
-        """Run virsh against it, through the unix socket."""
-        return virsh(self.uri, *words, timeout_s=timeout_s, stdin=stdin)
-
-    def start_virsh(self, *words: str) -> Started:
-        return start_virsh(self.uri, *words)
-
-    def start_guest(self, xml: str, *options: str) -> None:
-        """`virsh create` of this XML."""
-        path = self.root.with_name(f"{self.root.name}.create.xml")
-        path.write_text(xml)
-        self.virsh("create", str(path), *options).check()
-
-    def define_guest(self, xml: str) -> None:
-        path = self.root.with_name(f"{self.root.name}.define.xml")
-        path.write_text(xml)
-        self.virsh("define", str(path)).check()
-
     # ---- what it holds ----
 
     def processes(self) -> list[Process]:
@@ -181,7 +160,7 @@ class Daemon:
         return marked(self.mark, self.root)
 
     def qemus(self) -> list[Process]:
-        """Its QEMU processes that have a guest (probes of capabilities are not guests)."""
+        # A probe of QEMU's capabilities is no guest.
         return [p for p in self.processes() if p.is_qemu and "-name" in p.argv]
 
     def end_everything(self) -> None:

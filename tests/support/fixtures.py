@@ -18,7 +18,9 @@ import pytest
 from support import tick_guest
 from support.daemon import Daemon
 from support.domains import tick_xml
+from support.host import Host
 from support.leaks import check_no_leaks, remove_guests, taps
+from support.real_libvirtd import two_libvirtds
 from support.serial import SerialTap
 from support.tick_guest import TickParameters
 
@@ -126,16 +128,25 @@ def hosts(short_dir: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
     assert failed or taps() <= taps_before
 
 
+# With this set, the tests that compare clients' words run against the real libvirtd: what they
+# expect of us is then seen to be what it does. Tests of what only we promise fail there.
+ORACLE = "STERNA_TEST_ORACLE" in os.environ
+
+
 @pytest.fixture
-def host(hosts: Hosts) -> Daemon:
+def host(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Host]:
     """One host."""
-    return hosts.start("alpha")
+    if ORACLE:
+        with two_libvirtds(short_dir) as (alone, _):
+            yield alone
+    else:
+        yield request.getfixturevalue("hosts").start("alpha")
 
 
 @dataclass(frozen=True, slots=True)
 class TwoHosts:
-    source: Daemon
-    destination: Daemon
+    source: Host
+    destination: Host
 
     def migrate(self, guest: str, *options: str, back: bool = False) -> list[str]:
         """virsh's words to move that guest, after `virsh -c SOURCE`."""
@@ -144,9 +155,27 @@ class TwoHosts:
 
 
 @pytest.fixture
-def two_hosts(hosts: Hosts) -> TwoHosts:
-    """Two hosts that reach each other over loopback."""
-    return TwoHosts(hosts.start("alpha"), hosts.start("beta"))
+def two_hosts(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[TwoHosts]:
+    """Two hosts that reach each other."""
+    if ORACLE:
+        with two_libvirtds(short_dir) as pair:
+            yield TwoHosts(*pair)
+    else:
+        hosts = request.getfixturevalue("hosts")
+        yield TwoHosts(hosts.start("alpha"), hosts.start("beta"))
+
+
+@dataclass(frozen=True, slots=True)
+class TwoDaemons(TwoHosts):
+    """Two of ours: what can be done to a daemon can be done to them."""
+
+    source: Daemon
+    destination: Daemon
+
+
+@pytest.fixture
+def two_daemons(hosts: Hosts) -> TwoDaemons:
+    return TwoDaemons(hosts.start("alpha"), hosts.start("beta"))
 
 
 MakeGuest = Callable[..., str]

@@ -16,7 +16,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.clients import Ran, Started, start_virsh, virsh
+from support.clients import virsh
+from support.host import Host
 from support.processes import Process, end_all, processes, wait_for
 
 LIBVIRTD = "/usr/sbin/libvirtd"
@@ -29,6 +30,7 @@ BINDS = {
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
 }
+CACHE = Path("build/libvirtd-cache").absolute()
 SCRIPT = """
 hostname "$NAME"
 ip link set lo up
@@ -55,7 +57,7 @@ def named(process: Process) -> bool:
     return any(word.startswith("guest=") for word in process.argv)
 
 
-class RealLibvirtd:
+class RealLibvirtd(Host):
     """One libvirtd. `address` is where its incoming guests are reached."""
 
     def __init__(self, root: Path, *, name: str, address: str) -> None:
@@ -73,6 +75,10 @@ class RealLibvirtd:
             # The mount points themselves must exist; where the package is, they do.
             Path(place).mkdir(parents=True, exist_ok=True)
         self._configure()
+        # What it found out about QEMU takes seconds to find out again: kept from run to run.
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (self.root / "cache").rmdir()
+        (self.root / "cache").symlink_to(CACHE)
         binds = "\n".join(f'mount --bind "$ROOT/{name}" {BINDS[name]}' for name in BINDS)
         environment = {"NAME": self.name, "ROOT": str(self.root), "LIBVIRTD": LIBVIRTD}
         with (self.root / "output.log").open("ab") as log:
@@ -99,7 +105,6 @@ class RealLibvirtd:
         return self.socket.exists() and virsh(self.uri, "uri").code == 0
 
     def _configure(self) -> None:
-        # The probe of the emulators is cached below the root: the first start of a root is slow.
         (self.root / "etc" / "libvirtd.conf").write_text(
             f'host_uuid = "{uuid.uuid4()}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
             'unix_sock_group = "root"\nlisten_tls = 0\nlog_level = 3\n'
@@ -116,14 +121,7 @@ class RealLibvirtd:
         assert self.process is not None
         return self.process.pid
 
-    def virsh(self, *words: str, timeout_s: float = 60, stdin: str = "") -> Ran:
-        return virsh(self.uri, *words, timeout_s=timeout_s, stdin=stdin)
-
-    def start_virsh(self, *words: str) -> Started:
-        return start_virsh(self.uri, *words)
-
     def qemus(self) -> list[Process]:
-        """QEMU processes with a guest; capability probes are not."""
         return [process for process in self._processes() if process.is_qemu and named(process)]
 
     def _processes(self) -> list[Process]:
