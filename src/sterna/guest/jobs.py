@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from typing import Final
+from typing import Any, Final
 
 from sterna.errors import OperationInvalid, OperationTimeout
 from sterna.guest.jobstats import JobOperation, JobStats
@@ -99,6 +99,8 @@ class Job:
         progress_at: monotonic time of the last sign of progress.
         stats: last known statistics, for those who ask meanwhile (L6).
         cancel: how to abort it; None if it cannot be.
+        refresh: fetches new statistics, for those who can wait a moment.
+        data: the operation's own, kept in the status record: JSON values only.
     """
 
     operation: Operation
@@ -110,6 +112,8 @@ class Job:
     stats: JobStats | None = None
     cancel: Callable[[], None] | None = None
     cancelled: bool = False
+    refresh: Callable[[], Coroutine[Any, Any, JobStats]] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
     owner: ClientLink | None = None
     _on_owner_gone: Callable[[], None] | None = None
 

@@ -1,0 +1,269 @@
+"""Changes to a guest's memory, vcpus and descriptions: live, for the next start, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sterna.config import DomainDef
+from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid
+from sterna.guest import metadata
+from sterna.guest.definitions import copied, memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
+from sterna.guest.events import MetadataChangeEvent
+from sterna.guest.flags import Affect
+from sterna.guest.jobs import Call
+from sterna.guest.running import Running
+from sterna.guest.surroundings import MONITOR_S
+
+if TYPE_CHECKING:
+    from sterna.guest.actor import Guest
+
+
+def affected(guest: Guest, affect: Affect) -> tuple[Running | None, DomainDef | None]:
+    """The life and the stored definition a change is for.
+
+    Raises: OperationInvalid (55) if one that was named is not there.
+    """
+    live = bool(affect & Affect.LIVE)
+    config = bool(affect & Affect.CONFIG)
+    if not live and not config:
+        live = guest.active
+        config = not live
+    running = guest.live_or_refuse() if live else None
+    return running, guest.stored_or_refuse() if config else None
+
+
+async def change_stored(guest: Guest, change: Callable[[DomainDef], None]) -> None:
+    """Change the stored definition: on disk first, then in memory."""
+    before = guest.stored_or_refuse()
+    changed = copied(before)
+    change(changed)
+    guest.definition = changed
+    try:
+        await guest.save_definition()
+    except BaseException:
+        guest.definition = before
+        raise
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+async def set_memory(
+    guest: Guest,
+    kib: int,
+    affect: Affect = Affect.CURRENT,
+    *,
+    maximum: bool = False,
+    api: str = "remoteDispatchDomainSetMemoryFlags",
+) -> None:
+    """Set the balloon, or with `maximum` the memory the guest is built with.
+
+    Raises: InvalidArg (8), OperationInvalid (55), QmpError.
+    """
+
+    async def work() -> None:
+        running, stored = affected(guest, affect)
+        if maximum:
+            await _set_maximum(guest, running, stored, kib)
+            return
+        for definition in (running.definition if running else None, stored):
+            if definition is not None and kib > memory_max_kib(definition):
+                raise InvalidArg("cannot set memory higher than max memory")
+        if running is not None:
+            balloon = running.definition.devices.memballoon
+            if balloon is None or balloon.model == "none":
+                raise OperationInvalid(
+                    "Unable to change memory of active domain without the balloon device and"
+                    " guest OS balloon driver"
+                )
+            await running.qemu.execute("balloon", {"value": kib * 1024}, timeout_s=MONITOR_S)
+        if stored is not None:
+            await change_stored(guest, lambda d: setattr(d, "current_memory", kib))
+
+    await guest.do(Call.MODIFY, api, work)
+
+
+async def _set_maximum(
+    guest: Guest, running: Running | None, stored: DomainDef | None, kib: int
+) -> None:
+    if running is not None:
+        raise OperationInvalid("cannot resize the maximum memory on an active domain")
+    if stored is None:
+        return
+
+    def change(d: DomainDef) -> None:
+        d.memory = kib
+        d.current_memory = min(memory_now_kib(d), kib)
+
+    await change_stored(guest, change)
+
+
+def max_memory(guest: Guest) -> int:
+    """In KiB."""
+    return memory_max_kib(guest.current)
+
+
+# -- vcpus ---------------------------------------------------------------------------------------
+
+
+async def set_vcpus(
+    guest: Guest,
+    count: int,
+    affect: Affect = Affect.CURRENT,
+    *,
+    maximum: bool = False,
+    api: str = "remoteDispatchDomainSetVcpusFlags",
+) -> None:
+    """Set how many vcpus are there, or with `maximum` how many there may be.
+
+    Live, vcpus are plugged in and out one at a time where the machine can.
+
+    Raises: InvalidArg (8), OperationInvalid (55), QmpError.
+    """
+
+    async def work() -> None:
+        running, stored = affected(guest, affect)
+        if maximum:
+            if running is not None:
+                raise InvalidArg("maximum vcpu count of a live domain can't be modified")
+            await change_stored(guest, lambda d: _set_vcpus_max(d, count))
+            return
+        live = running.definition if running is not None else None
+        for definition, word in ((live, "live"), (stored, "persistent")):
+            if definition is not None and count > vcpus_max(definition):
+                raise InvalidArg(
+                    f"requested vcpus is greater than max allowable vcpus for the {word} domain:"
+                    f" {count} > {vcpus_max(definition)}"
+                )
+        if running is not None:
+            await _plug(running, count)
+        if stored is not None:
+            await change_stored(guest, lambda d: _set_vcpus_now(d, count))
+        guest.post_status()
+
+    if count < 1:
+        raise InvalidArg(f"argument unsupported: vcpu count must be positive, not {count}")
+    await guest.do(Call.MODIFY, api, work)
+
+
+def _set_vcpus_max(d: DomainDef, count: int) -> None:
+    now = vcpus_now(d)
+    d.vcpu = count
+    _set_vcpus_now(d, min(now, count))
+
+
+def _set_vcpus_now(d: DomainDef, count: int) -> None:
+    d.vcpu_current = count if count != vcpus_max(d) else None
+    for vcpu in d.vcpus:
+        vcpu.enabled = (vcpu.id or 0) < count
+
+
+async def _plug(running: Running, count: int) -> None:
+    """Plug vcpus in or out until `count` are there."""
+    qemu = running.qemu
+    slots = await qemu.execute("query-hotpluggable-cpus", timeout_s=MONITOR_S)
+    # QEMU lists them from the last to the first.
+    slots = list(reversed(slots))
+    present = [slot for slot in slots if slot.get("qom-path")]
+    for slot in [s for s in slots if not s.get("qom-path")][: max(count - len(present), 0)]:
+        number = slots.index(slot)
+        arguments = {"driver": slot["type"], "id": f"vcpu{number}", **slot["props"]}
+        await qemu.execute("device_add", arguments, timeout_s=MONITOR_S)
+    for slot in reversed(present[count:]):
+        name = str(slot["qom-path"]).removeprefix("/machine/peripheral/")
+        if name == slot["qom-path"]:
+            raise OperationInvalid(
+                "failed to find appropriate hotpluggable vcpus to reach"
+                " the desired target vcpu count"
+            )
+        await qemu.execute("device_del", {"id": name}, timeout_s=MONITOR_S)
+    await learn_vcpus(running)
+    running.definition.vcpu_current = None
+    if len(running.vcpu_threads) != vcpus_max(running.definition):
+        running.definition.vcpu_current = len(running.vcpu_threads)
+    running.definition_changed()
+
+
+async def learn_vcpus(running: Running) -> None:
+    """Ask QEMU which host thread runs each vcpu."""
+    cpus: list[dict[str, Any]] = await running.qemu.execute("query-cpus-fast", timeout_s=MONITOR_S)
+    running.vcpu_threads = {cpu["cpu-index"]: cpu["thread-id"] for cpu in cpus}
+
+
+def get_vcpus(guest: Guest, affect: Affect = Affect.CURRENT, *, maximum: bool = False) -> int:
+    """How many vcpus are there, or may be there. Raises: OperationInvalid (55)."""
+    running, stored = affected(guest, affect)
+    definition = running.definition if running is not None else stored
+    if definition is None:
+        raise OperationInvalid("domain is not running")
+    return vcpus_max(definition) if maximum else vcpus_now(definition)
+
+
+# -- title, description, metadata ------------------------------------------------------------------
+
+DESCRIPTION, TITLE, ELEMENT = range(3)
+
+
+def get_metadata(
+    guest: Guest, kind: int, uri: str | None = None, affect: Affect = Affect.CURRENT
+) -> str:
+    """Title, description, or the element of a namespace.
+
+    Raises: NoDomainMetadata (80) if it isn't there; InvalidArg (8); OperationInvalid (55).
+    """
+    running, stored = affected(guest, affect)
+    definition = running.definition if running is not None else stored
+    found: str | None = None
+    if definition is not None:
+        if kind == DESCRIPTION:
+            found = definition.description
+        elif kind == TITLE:
+            found = definition.title
+        elif kind == ELEMENT and uri:
+            found = metadata.get(definition, uri)
+        else:
+            raise InvalidArg(f"unknown metadata type {kind}")
+    if found is None:
+        raise NoDomainMetadata("Requested metadata element is not present")
+    return found
+
+
+async def set_metadata(
+    guest: Guest,
+    kind: int,
+    text: str | None,
+    *,
+    key: str | None = None,
+    uri: str | None = None,
+    affect: Affect = Affect.CURRENT,
+    api: str = "remoteDispatchDomainSetMetadata",
+) -> None:
+    """Set, or with None remove, title, description, or the element of a namespace.
+
+    Raises: InvalidArg (8), XmlError, OperationInvalid (55), StoreFailed.
+    """
+
+    def change(d: DomainDef) -> None:
+        if kind == DESCRIPTION:
+            d.description = text or None
+        elif kind == TITLE:
+            if text and "\n" in text:
+                raise InvalidArg("Domain title can't contain newlines")
+            d.title = text or None
+        elif kind == ELEMENT and uri:
+            metadata.put(d, uri, key, text)
+        else:
+            raise InvalidArg(f"unknown metadata type {kind}")
+
+    async def work() -> None:
+        running, stored = affected(guest, affect)
+        if running is not None:
+            change(running.definition)
+            running.definition_changed()
+            guest.post_status()
+        if stored is not None:
+            await change_stored(guest, change)
+        guest.emit(MetadataChangeEvent(guest.ref, kind, uri if kind == ELEMENT else None))
+
+    await guest.do(Call.MODIFY, api, work)

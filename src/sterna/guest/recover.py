@@ -1,0 +1,157 @@
+"""A daemon's start: bring back what the store knows, and ask reality about the rest.
+
+Starting is recovering. Every guest with a status record is looked for by pid and start time; one
+that lives is asked over its monitor what it does now. Whose process is gone is shut off. An
+incoming guest nobody finished is aborted on disk, then killed (L4, I14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from sterna.config import parse_domain
+from sterna.errors import SternaError
+from sterna.guest import monitor, save, stop
+from sterna.guest.actor import Guest
+from sterna.guest.registry import Registry
+from sterna.guest.resources import read_back_ptys
+from sterna.guest.running import FAILED, Running
+from sterna.guest.states import (
+    REASONS,
+    PausedReason,
+    Reason,
+    RunningReason,
+    ShutdownReason,
+    ShutoffReason,
+    State,
+)
+from sterna.qemu.process import ProcessId
+
+log = logging.getLogger("sterna.guest.recover")
+
+MONITOR_S: Final = 10.0
+RECORD_VERSION: Final = 1
+
+
+async def recover(registry: Registry) -> None:
+    """Fill the registry. Guests that run are managed again when this returns."""
+    store = registry.surroundings.store
+    for row in await store.definitions():
+        try:
+            definition = parse_domain(row.xml)
+            guest = registry.add(definition)
+        except SternaError as exc:
+            # One definition nobody can read must not keep the others from their guests.
+            log.error("guest.definition_unreadable guest=%s error=%s", row.name, exc)
+            continue
+        guest.definition, guest.autostart = definition, row.autostart
+        guest.has_managed_save = save.image_path(guest).exists()
+    lives = await store.lives()
+    async with asyncio.TaskGroup() as tasks:
+        for uuid, record in lives.items():
+            tasks.create_task(_bring_back(registry, uuid, record))
+    _sweep(registry)
+
+
+async def _bring_back(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
+    try:
+        await _reattach(registry, uuid, record)
+    except ProcessLookupError:
+        guest = registry.find(uuid)
+        if guest is not None:
+            guest.state, guest.reason = State.SHUTOFF, ShutoffReason.CRASHED
+        log.warning("guest.gone_meanwhile guest=%s pid=%s", uuid, record.get("pid"))
+        await registry.surroundings.store.delete_live(uuid)
+    except (SternaError, KeyError, ValueError, TypeError) as exc:
+        # Nothing is killed for our not understanding it; a person can look at it.
+        log.error("guest.unmanaged guest=%s pid=%s error=%r", uuid, record.get("pid"), str(exc))
+
+
+async def _reattach(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
+    surroundings = registry.surroundings
+    if record["v"] != RECORD_VERSION:
+        raise ValueError(f"status record of version {record['v']}")
+    ident = ProcessId(record["pid"], record["start_time"], record["boot"])
+    definition = parse_domain(record["xml"])
+    running = Running(
+        record["id"],
+        definition,
+        Path(record["run_dir"]),
+        Path(record["log_path"]),
+        incoming=record["incoming"],
+        launched=record["launched"],
+        started_at=record["started_at"],
+        reboot_on_shutdown=record["reboot_on_shutdown"],
+        process=surroundings.launcher.attach(ident),
+    )
+    guest = registry.find(uuid) or registry.add(definition)
+    surroundings.last_id = max(surroundings.last_id, running.id)
+    guest.running = running
+    stop.watch(guest, running)
+    guest.state, guest.reason = _remembered(record)
+    if running.incoming and await _abort_incoming(guest, record):
+        return
+    running.monitor = await surroundings.launcher.connect(running)
+    monitor.attach(guest, running)
+    await _ask(guest, running)
+    log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)
+
+
+async def _abort_incoming(guest: Guest, record: Mapping[str, Any]) -> bool:
+    """End an incoming guest unless its migration was committed. Returns whether it is ended."""
+    migration = ((record.get("job") or {}).get("data") or {}).get("migration")
+    if migration is not None:
+        decided = await guest.surroundings.store.decide(migration, "aborted", guest.uuid)
+        if decided.verdict == "committed":
+            return False
+    guest.kill_now(FAILED)
+    return True
+
+
+def _remembered(record: Mapping[str, Any]) -> tuple[State, Reason]:
+    state = State(record["state"])
+    return state, REASONS[state](record["reason"])
+
+
+async def _ask(guest: Guest, running: Running) -> None:
+    """Correct the state by what QEMU says: it went on while nobody listened."""
+    qemu = running.qemu
+    status = await qemu.execute("query-status", timeout_s=MONITOR_S)
+    chardevs = await qemu.execute("query-chardev", timeout_s=MONITOR_S)
+    threads = await qemu.execute("query-cpus-fast", timeout_s=MONITOR_S)
+    read_back_ptys(running.definition, chardevs)
+    running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in threads}
+    running.definition_changed()
+    if status["status"] == "shutdown":
+        guest.set_state(State.SHUTDOWN, ShutdownReason.UNKNOWN)
+        monitor.after_power_off(guest, running)
+    elif status["running"] and guest.state is not State.RUNNING:
+        guest.set_state(State.RUNNING, RunningReason.UNPAUSED)
+    elif not status["running"] and guest.state is State.RUNNING:
+        guest.set_state(State.PAUSED, _PAUSED.get(status["status"], PausedReason.UNKNOWN))
+    if not running.launched and not running.incoming:
+        # The daemon died inside a start, before the guest was let run: nobody waits for it.
+        await stop.stop(guest, running, FAILED, grace_s=0)
+
+
+_PAUSED: Final = {
+    "io-error": PausedReason.IOERROR,
+    "watchdog": PausedReason.WATCHDOG,
+    "postmigrate": PausedReason.MIGRATION,
+    "save-vm": PausedReason.SAVE,
+    "paused": PausedReason.USER,
+}
+
+
+def _sweep(registry: Registry) -> None:
+    """Remove run directories of lives that ended while nobody looked."""
+    known = {guest.running.run_dir for guest in registry if guest.running is not None}
+    for path in registry.surroundings.paths.run.iterdir():
+        if path.is_dir() and path not in known:
+            shutil.rmtree(path, ignore_errors=True)

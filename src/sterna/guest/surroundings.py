@@ -1,0 +1,141 @@
+"""What all guests of a host share: places, settings, store, bus, and someone to do the work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from sterna.guest.autokill import Autokill
+from sterna.guest.events import EventBus
+from sterna.guest.ports import Monitor, Process
+from sterna.guest.running import Running
+from sterna.qemu.caps import QemuCaps
+from sterna.qemu.process import ProcessId, User
+from sterna.store.ports import Store
+
+if TYPE_CHECKING:
+    from sterna.guest.resources import Taken
+
+log = logging.getLogger("sterna.guest")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPaths:
+    """Directories, which exist.
+
+    Attributes:
+        run: one directory a running guest: monitor and channel sockets.
+        log: one log a guest, NAME.log.
+        nvram: UEFI variables, NAME_VARS.fd.
+        save: managed save images, NAME.save.
+    """
+
+    run: Path
+    log: Path
+    nvram: Path
+    save: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSettings:
+    """How QEMU is run on this host. `user` None: as the daemon itself."""
+
+    user: User | None = None
+    vnc_listen: str = "127.0.0.1"
+    vnc_port_min: int = 5900
+    vnc_port_max: int = 65535
+    stop_grace_s: float = 10.0
+    """How long a QEMU told to end (SIGTERM) may take before it is killed."""
+    start_timeout_s: float = 30.0
+    monitor_timeout_s: float = 10.0
+    """A monitor silent for longer is hung (I10)."""
+
+
+class Emulators(Protocol):
+    """The QEMU binaries of the host."""
+
+    async def caps(self, binary: str | None = None, arch: str = "x86_64") -> QemuCaps:
+        """What a binary can do; without one, the host's own for the architecture."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts QEMU processes and finds them again (`sterna.guest.launcher.QemuLauncher`)."""
+
+    async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> Process:
+        """Start the process of a live definition, CPUs stopped; `incoming` with a state to come.
+
+        Raises: SternaError, OSError.
+        """
+        ...
+
+    async def connect(self, running: Running) -> Monitor:
+        """Its monitor, ready for commands. Raises: SternaError if QEMU does not answer."""
+        ...
+
+    def attach(self, ident: ProcessId) -> Process:
+        """A process of an earlier daemon. Raises: ProcessLookupError unless that very one lives."""
+        ...
+
+
+class Work:
+    """Does what must be finished even when the one who asked has hung up."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+
+    async def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it in the daemon's scope and wait; a cancelled wait leaves the work running."""
+        return await self.start(work)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Run it in the daemon's scope. Its failure is the future's, or logged if nobody waits."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(_carried_out(work, done))
+        return done
+
+
+async def _carried_out(work: Coroutine[Any, Any, T], done: asyncio.Future[T]) -> None:
+    try:
+        result = await work
+    except Exception as exc:
+        # The actor's boundary: one guest's failure must not end the daemon's task group.
+        if done.cancelled():
+            log.exception("guest.abandoned_work_failed")
+        else:
+            done.set_exception(exc)
+        return
+    except BaseException:
+        done.cancel()
+        raise
+    if not done.cancelled():
+        done.set_result(result)
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """Shared by all guests of one registry."""
+
+    paths: GuestPaths
+    settings: GuestSettings
+    store: Store
+    emulators: Emulators
+    launcher: Launcher
+    work: Work
+    bus: EventBus = field(default_factory=EventBus)
+    autokill: Autokill = field(default_factory=Autokill)
+    last_id: int = 0
+
+    def next_id(self) -> int:
+        """A number for a new life: from 1, never given twice in a daemon's life."""
+        self.last_id += 1
+        return self.last_id
+
+
+MONITOR_S: Final = 10.0
+"""Deadline of one monitor command: a QEMU that is silent for longer hangs (I10)."""
