@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from docs.python_api import python_page
 from sterna.cli.exits import Exit
 from sterna.cli.main import COMMON
 from sterna.cli.registry import COMMANDS
@@ -97,6 +98,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "errors.md": errors_page,
     "settings.md": settings_page,
+    "python-api.md": lambda: python_page(NOTE),
 }
 
 
