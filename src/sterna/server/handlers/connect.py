@@ -82,11 +82,12 @@ def accepted_uri(name: str, *, root: bool) -> str:
     own = "/system" if root else "/session"
     if not name:
         return f"{_DRIVER}://{own}"
-    parts = urlsplit(name)
-    if parts.scheme != _DRIVER and parts.scheme not in _SECONDARY:
-        raise NoConnect(name, domain=ErrorDomain.NONE)
-    if parts.netloc:
-        raise NoConnect(name, domain=ErrorDomain.NONE)
+    try:
+        parts = urlsplit(name)
+    except ValueError as error:
+        raise NoConnect(name) from error
+    if parts.netloc or (parts.scheme != _DRIVER and parts.scheme not in _SECONDARY):
+        raise NoConnect(name)
     # Root's clients may call it either way (libvirt 9.0, observed): it is the socket that decides.
     if parts.path not in {"/system", "/session"}:
         raise InternalError(

@@ -31,7 +31,7 @@ async def domain_open_console(session: Session, call: Call) -> None:
     check_flags(args.flags, CONSOLE_FORCE | CONSOLE_SAFE, "qemuDomainOpenConsole")
     guest = find(session, args.dom)
     opener = session.context.consoles.open_console
-    await serve_terminal(session, call, guest, args.dev_name, args.flags, opener)
+    await serve_terminal(session, call, guest, args.dev_name, flags=args.flags, opener=opener)
 
 
 @handles("DOMAIN_OPEN_CHANNEL", whole_call=True)
@@ -40,11 +40,11 @@ async def domain_open_channel(session: Session, call: Call) -> None:
     check_flags(args.flags, CONSOLE_FORCE, "qemuDomainOpenChannel")
     guest = find(session, args.dom)
     opener = session.context.consoles.open_channel
-    await serve_terminal(session, call, guest, args.name, args.flags, opener)
+    await serve_terminal(session, call, guest, args.name, flags=args.flags, opener=opener)
 
 
 async def serve_terminal(
-    session: Session, call: Call, guest: Guest, name: str | None, flags: int, opener: Opener
+    session: Session, call: Call, guest: Guest, name: str | None, *, flags: int, opener: Opener
 ) -> None:
     """Open it, answer the call, and pass bytes both ways until one side ends.
 
