@@ -199,7 +199,11 @@ class Connection:
                 self._pump_later()
         finally:
             self._pumping = False
+        was_full = not self._base.wants_input
         self._settle()
+        if was_full and not self.closed and self._base.wants_input:
+            # The answers have left and made room for what was read but not yet looked at.
+            self._pump_later()
 
     def _pump_later(self) -> None:
         if not self._pump_due:

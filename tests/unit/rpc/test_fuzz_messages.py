@@ -10,7 +10,14 @@ from sterna.rpc.msg_common import DomainInterface, ErrorBody, Hole, StatsRecord,
 from sterna.xdr import Message, WireError, decode, encode
 from support.wire import all_message_types, messages
 
-TYPES = [*all_message_types(), ErrorBody, Hole, TypedParam, StatsRecord, DomainInterface]
+TYPES: list[type[Message]] = [
+    *all_message_types(),
+    ErrorBody,
+    Hole,
+    TypedParam,
+    StatsRecord,
+    DomainInterface,
+]
 # There are some seven hundred types: in the bounded run each gets a few examples.
 FEW = settings(max_examples=max(3, settings().max_examples // 30))
 
@@ -42,7 +49,7 @@ def test_random_bytes(cls: type[Message], raw: bytes) -> None:
 
 @given(st.data())
 def test_damaged_bytes(data: st.DataObject) -> None:
-    cls = data.draw(st.sampled_from(TYPES))
+    cls: type[Message] = data.draw(st.sampled_from(TYPES))
     raw = bytearray(encode(data.draw(messages(cls))))
     for _ in range(data.draw(st.integers(1, 4))):
         if raw:

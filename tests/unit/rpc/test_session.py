@@ -401,7 +401,7 @@ def test_a_call_says_what_it_is() -> None:
 
 def test_two_sessions_cut_at_every_byte() -> None:
     """However the bytes between two sessions are cut, the same conversation takes place."""
-    script = [
+    script: list[tuple[str, Any, Any]] = [
         ("CONNECT_GET_HOSTNAME", None, ConnectGetHostnameRet("host")),
         (
             "CONNECT_SUPPORTS_FEATURE",
