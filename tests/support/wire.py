@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sterna.rpc.calls import PROCEDURES, Procedure, procedure
 from sterna.rpc.frame import Packet, PacketType, Splitter, Status, build
-from sterna.rpc.session import ClientSession, Limits, ServerSession
+from sterna.rpc.session import Limits, ServerSession
 from sterna.rpc.session_base import BaseSession, FdByte
+from sterna.rpc.session_client import ClientSession
 from sterna.xdr.compile import ListOf, Optional_, field_kinds
 from sterna.xdr.message import Message
 from sterna.xdr.wire import (

@@ -15,16 +15,8 @@ from sterna.rpc.asyncio_connection import Connection
 from sterna.rpc.asyncio_streams import ClientStream, ServerStream, Stream
 from sterna.rpc.calls import Procedure, procedure
 from sterna.rpc.errors import ConnectionLost, StreamClosed
-from sterna.rpc.session import (
-    Call,
-    ClientSession,
-    EventReceived,
-    Limits,
-    Replied,
-    ServerSession,
-    StreamInput,
-    StreamState,
-)
+from sterna.rpc.session import Call, Limits, ServerSession, StreamInput, StreamState
+from sterna.rpc.session_client import ClientSession, EventReceived, Replied
 from sterna.rpc.sockets import (
     Peer,
     SocketTransport,

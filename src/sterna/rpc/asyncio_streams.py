@@ -10,8 +10,9 @@ from sterna.errors import SternaError
 from sterna.rpc.errors import ConnectionLost, StreamClosed
 from sterna.rpc.frame import STREAM_BYTES_MAX
 from sterna.rpc.msg_common import Hole
-from sterna.rpc.session import ClientSession, ServerSession, StreamEnd, StreamState
+from sterna.rpc.session import ServerSession, StreamEnd, StreamState
 from sterna.rpc.session_base import StreamItem
+from sterna.rpc.session_client import ClientSession
 from sterna.xdr.message import Message
 
 if TYPE_CHECKING:

@@ -16,15 +16,8 @@ from sterna.errors import OperationFailed
 from sterna.rpc.calls import KEEPALIVE_PROGRAM, PROCEDURES, Procedure, procedure
 from sterna.rpc.frame import HEADER, PacketType
 from sterna.rpc.msg_common import Hole
-from sterna.rpc.session import (
-    Call,
-    ClientSession,
-    Limits,
-    ServerSession,
-    StreamEnd,
-    StreamInput,
-    StreamState,
-)
+from sterna.rpc.session import Call, Limits, ServerSession, StreamEnd, StreamInput, StreamState
+from sterna.rpc.session_client import ClientSession
 from sterna.xdr import encode
 from support.wire import events, messages, take_output
 

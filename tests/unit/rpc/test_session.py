@@ -20,7 +20,8 @@ from sterna.rpc.msg_connect import (
 )
 from sterna.rpc.msg_domain import DomainLookupByNameArgs, DomainLookupByNameRet
 from sterna.rpc.msg_event import DomainEventCallbackLifecycleMsg, DomainEventLifecycleMsg
-from sterna.rpc.session import Call, EventReceived, Limits, Replied, ServerSession
+from sterna.rpc.session import Call, Limits, ServerSession
+from sterna.rpc.session_client import EventReceived, Replied
 from sterna.xdr import WireError, decode
 from support.wire import call_packet, client, events, packets, server, take_output
 

@@ -13,15 +13,8 @@ from sterna.rpc.frame import STREAM_BYTES_MAX, Packet, PacketType, Status
 from sterna.rpc.msg_common import Dom, ErrorBody, Hole, Vol
 from sterna.rpc.msg_device import DomainOpenConsoleArgs
 from sterna.rpc.msg_storage import StorageVolDownloadArgs, StorageVolUploadArgs
-from sterna.rpc.session import (
-    ClientSession,
-    Limits,
-    Replied,
-    ServerSession,
-    StreamEnd,
-    StreamInput,
-    StreamState,
-)
+from sterna.rpc.session import Limits, ServerSession, StreamEnd, StreamInput, StreamState
+from sterna.rpc.session_client import ClientSession, Replied
 from sterna.xdr import decode, encode
 from support.wire import (
     call_packet,

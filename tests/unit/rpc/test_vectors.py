@@ -18,7 +18,7 @@ from sterna.rpc.msg_connect import (
 from sterna.rpc.msg_device import DomainOpenConsoleArgs
 from sterna.rpc.msg_domain import DomainLookupByNameArgs, DomainLookupByNameRet
 from sterna.rpc.msg_storage import StorageVolUploadArgs
-from sterna.rpc.session import ClientSession, Replied
+from sterna.rpc.session_client import ClientSession, Replied
 from sterna.xdr.message import Message
 from support.wire import client, events, packets, server, take_output
 
