@@ -71,7 +71,7 @@ class FakeProcess:
         return self.exit or Exit(None)
 
     def close(self) -> None:
-        pass
+        self._callbacks.clear()
 
 
 class FakeMonitor:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from sterna.config.caps import EmulatorFacts
 from sterna.errors import ConfigUnsupported
 from sterna.guest.resources import Taken
 from sterna.guest.running import Running
 from sterna.guest.surroundings import Emulators, GuestSettings
-from sterna.qemu.argv import build_argv
-from sterna.qemu.argv_build import LaunchSpec
+from sterna.qemu.argv import LaunchSpec, assign_node_indexes, build_argv
 from sterna.qemu.caps import QemuCaps
 from sterna.qemu.probe import probe
-from sterna.qemu.process import ProcessId, QemuProcess, log_size
+from sterna.qemu.process import ProcessId, QemuProcess, User, log_size
 from sterna.qemu.qmp_client import QmpClient, listen
 
 MONITOR_SOCKET: Final = "monitor.sock"
@@ -61,6 +61,22 @@ class QemuEmulators:
                 known = self._known[path] = (stamp, await probe(path, cache_dir=self._cache_dir))
         return known[1]
 
+    async def facts(self, binary: str | None = None, arch: str = DEFAULT_ARCH) -> EmulatorFacts:
+        """The same, as far as definitions depend on it. Raises: as `caps`."""
+        caps = await self.caps(binary, arch)
+        default = caps.default_machine
+        return EmulatorFacts(
+            binary=caps.binary,
+            arch=caps.arch,
+            version=caps.version,
+            machines={name: machine.name for name, machine in caps.machines_by_name.items()},
+            default_machine=default.name if default is not None else "pc",
+            cpus_max={machine.name: machine.cpus_max for machine in caps.machines},
+            devices=caps.devices,
+            kvm=caps.kvm_present,
+            spice=caps.spice,
+        )
+
 
 class QemuLauncher:
     """`sterna.guest.surroundings.Launcher` with real processes."""
@@ -84,7 +100,10 @@ class QemuLauncher:
                 sockets=taken.sockets,
                 files=taken.files,
             )
+            assign_node_indexes(live)
             argv = build_argv(live, caps, spec)
+            for directory in argv.directories:
+                _make_dir(Path(directory), self._settings.user)
             running.setup = argv.setup
             running.log_from = _write_log_head(running.log_path, argv.args)
             return QemuProcess.spawn(
@@ -101,6 +120,12 @@ class QemuLauncher:
 
     def attach(self, ident: ProcessId) -> QemuProcess:
         return QemuProcess.attach(ident)
+
+
+def _make_dir(path: Path, user: User | None) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
 
 
 def _write_log_head(path: Path, args: Sequence[str]) -> int:

@@ -170,8 +170,8 @@ class Registry:
     async def complete(self, definition: DomainDef) -> DomainDef:
         """Fill in what the host decides, and check it. Raises: XmlError, ConfigUnsupported."""
         arch = (definition.os.arch if definition.os is not None else None) or "x86_64"
-        caps = await self.surroundings.emulators.caps(definition.devices.emulator, arch)
-        return completed(definition, caps.facts)
+        facts = await self.surroundings.emulators.facts(definition.devices.emulator, arch)
+        return completed(definition, facts)
 
     def add(self, definition: DomainDef) -> Guest:
         """A new guest, transient until it gets a definition."""
@@ -251,3 +251,12 @@ class Registry:
                     await lifecycle.start(guest, api="autostart")
                 except SternaError as exc:
                     log.error("guest.autostart_failed guest=%s error=%s", guest.name, exc)
+
+    def let_go(self) -> None:
+        """The daemon ends: close what it holds of running guests, which go on without it.
+
+        Autodestroy and incoming guests end with their connections, so those are closed before.
+        """
+        for guest in self:
+            if guest.running is not None:
+                guest.running.let_go()

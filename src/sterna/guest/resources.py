@@ -22,7 +22,7 @@ from sterna.errors import ConfigUnsupported, InternalError, SystemCallError
 from sterna.guest.running import Running
 from sterna.guest.surroundings import GuestSettings, Surroundings
 from sterna.host import tap as taps
-from sterna.qemu.argv_build import TapFds
+from sterna.qemu.argv import TapFds
 from sterna.qemu.process import User
 from sterna.qemu.qmp_client import listen
 

@@ -20,7 +20,7 @@ from sterna.guest.states import (
     Stopped,
     Suspended,
 )
-from sterna.qemu.argv_build import QmpCall
+from sterna.qemu.argv import QmpCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,13 @@ class Running:
         """Signal QEMU through its pidfd; nothing if it was not spawned yet or is gone."""
         if self.process is not None:
             self.process.kill(sig)
+
+    def let_go(self) -> None:
+        """Close our ends of it without touching QEMU."""
+        if self.monitor is not None:
+            self.monitor.close("the daemon ends")
+        if self.process is not None:
+            self.process.close()
 
     def when_stopped(self, callback: Callable[[Ending], None]) -> None:
         """Call it, synchronously, when this life is over and its state is set."""

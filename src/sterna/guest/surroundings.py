@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from sterna.config.caps import EmulatorFacts
 from sterna.guest.autokill import Autokill
 from sterna.guest.events import EventBus
 from sterna.guest.ports import Monitor, Process
@@ -61,6 +62,10 @@ class Emulators(Protocol):
 
     async def caps(self, binary: str | None = None, arch: str = "x86_64") -> QemuCaps:
         """What a binary can do; without one, the host's own for the architecture."""
+        ...
+
+    async def facts(self, binary: str | None = None, arch: str = "x86_64") -> EmulatorFacts:
+        """The same, as far as definitions depend on it."""
         ...
 
 
