@@ -155,7 +155,10 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
         case on.CpusStopped():
             return replace(s, stopped=True), ()
         case on.CpusStarted():
-            return replace(s, stopped=False), ()
+            # QEMU starts a guest again that ran when it stopped it. Was it paused by a user since,
+            # that goes before. (I19)
+            again = () if s.shall_run or s.phase is Phase.ENDED else (Qmp(QmpOp.STOP),)
+            return replace(s, stopped=False), again
         case on.QemuGone(why=why):
             return _gone(s, why)
         case on.TimerFired(timer=timer):
@@ -167,13 +170,13 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
 
 
 def _perform_called(s: Source, ev: on.PerformCalled) -> Step:
-    if s.phase is not Phase.BEGUN:
+    if s.phase is not Phase.BEGUN or ev.link != s.link:
+        # Whoever did Begin owns the job (L7), and its end cancels what it drives (I12).
         return s, (Refuse(ev.call, _out_of_turn(s)),)
     if s.failure is not None:
         return _end(replace(s, perform=ev.call))
-    s = replace(s, phase=Phase.RECORDING, perform=ev.call, link=ev.link)
-    # This connection controls from here on, whichever did Begin.
-    return s, (Unwatch(), Watch(ev.link), Store(Record.PERFORMING))
+    s = replace(s, phase=Phase.RECORDING, perform=ev.call)
+    return s, (Store(Record.PERFORMING),)
 
 
 def _confirm_called(s: Source, ev: on.ConfirmCalled) -> Step:
@@ -395,12 +398,15 @@ def _cancel(s: Source, failure: Failure) -> Step:
 def _performed(s: Source) -> Step:
     """Everything is out. An abort that came too late is told so, and the migration goes on."""
     refusals: list[SourceEffect] = [Refuse(call, _too_late(s)) for call in s.aborts]
-    clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL), *refusals)
+    clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL))
     if s.link is None or s.perform is None:
         # Nobody will drive this on, and the destination has all it needs to run. (L5)
-        return replace(s, phase=Phase.IN_DOUBT, aborts=()), (*clear, Show(View.IN_DOUBT))
+        if s.perform is not None:
+            refusals.append(Refuse(s.perform, _told(s)))
+        s = replace(s, phase=Phase.IN_DOUBT, perform=None, aborts=(), failure=None)
+        return s, (*clear, *refusals, Show(View.IN_DOUBT))
     done = replace(s, phase=Phase.PERFORMED, perform=None, aborts=(), failure=None)
-    return done, (Answer(s.perform), *clear)
+    return done, (Answer(s.perform), *clear, *refusals)
 
 
 def _unwind(s: Source) -> Step:
@@ -441,7 +447,7 @@ def _explained(s: Source, text: str) -> Source:
 
 
 def _out_of_turn(s: Source) -> Failure:
-    if s.phase in (Phase.BEGUN, Phase.ENDED):
+    if s.phase is Phase.ENDED:
         return Failure(FailureKind.REFUSED, f"domain '{s.guest}' is not being migrated")
     text = f"another migration job is already running for domain '{s.guest}'"
     return Failure(FailureKind.REFUSED, text)

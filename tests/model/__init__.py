@@ -1,0 +1,1 @@
+"""The model: both production cores in one world, explored through every interleaving."""

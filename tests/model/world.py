@@ -1,0 +1,377 @@
+"""Two hosts, a controller and what lies between them, around the production cores.
+
+The daemons are `sterna.migration.core` itself; everything else is the smallest thing that behaves
+like the real one where a law could notice: QEMU with its statuses, its habit of starting a guest
+again by itself and its one ordered stream of replies and events; connections that are cut, fall
+silent, and hold a call in a buffer while their client has gone; a store that may fail; a client
+that drives the phases by libvirt's rules, and a stranger who calls what he likes.
+
+Effects of one step run at once here. A daemon that dies between two of them comes with restarts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sterna.migration.core import destination, source
+from sterna.migration.core import effects as do
+from sterna.migration.core import events as on
+from sterna.migration.core.records import Record
+from sterna.migration.core.words import Proof, QmpOp, QmpWhy, Status
+
+CS, CD, X = 1, 2, 3
+"""Connections: controller to source, controller to destination, the stranger to both."""
+
+NAMES = (
+    "prepare",
+    "perform",
+    "finish0",
+    "finish1",
+    "confirm0",
+    "confirm1",
+    "abort",
+    "x-perform",
+    "x-finish0",
+    "x-finish1",
+    "x-confirm0",
+    "x-confirm1",
+)
+AT_SOURCE = frozenset(NAMES) - {"prepare", "finish0", "finish1", "x-finish0", "x-finish1"}
+
+
+class Link(NamedTuple):
+    """A connection. `told`: the daemon at its end has run its close callbacks."""
+
+    state: str = "open"  # open, silent (nothing arrives, nobody notices yet), closed
+    told: bool = False
+
+
+class SourceQemu(NamedTuple):
+    alive: bool = True
+    cpus: bool = True
+    status: str = "none"  # none, active, pre, device, done, failed, cancelled
+    ran: bool = False
+    """It ran when the migration stopped it, so QEMU starts it again if that fails."""
+    hung: bool = False
+
+
+class DestQemu(NamedTuple):
+    life: str = "none"  # none, up, dead
+    incoming: bool = False
+    loaded: bool = False
+    cpus: bool = False
+    hung: bool = False
+    locked: bool = False
+    """An image is held by somebody else."""
+
+
+class Bounds(NamedTuple):
+    """How much may go wrong, and what."""
+
+    faults: int = 1
+    wild: int = 0
+    aborts: int = 0
+    pauses: int = 0
+    kinds: frozenset[str] = frozenset()
+    """Kinds of fault: cut, silence, crash, hang, data, store, lock, timer, launch, die."""
+
+
+class World(NamedTuple):
+    source: source.Source
+    dest: destination.Destination | None
+    left: Bounds
+    qs: SourceQemu = SourceQemu()
+    qd: DestQemu = DestQemu()
+    s_cmd: tuple[tuple[QmpOp, bool], ...] = ()
+    """QMP commands sent and not run yet, and whether the reply is still awaited."""
+    d_cmd: tuple[tuple[QmpOp, bool], ...] = ()
+    s_out: tuple[on.SourceEvent, ...] = ()
+    """What QEMU said, in order, and the daemon has not read yet."""
+    d_out: tuple[on.DestinationEvent, ...] = ()
+    s_ops: frozenset[tuple[str, object]] = frozenset()
+    d_ops: frozenset[tuple[str, object]] = frozenset()
+    s_timers: frozenset[object] = frozenset()
+    d_timers: frozenset[object] = frozenset()
+    s_watch: frozenset[int] = frozenset()
+    d_watch: frozenset[int] = frozenset()
+    s_store: frozenset[Record] = frozenset()
+    d_store: Record | None = None
+    cs: Link = Link()
+    cd: Link = Link()
+    c: str = "prepare"
+    """What the controller waits for; "end" when it is through, "gone" when it has exited."""
+    calls: tuple[str, ...] = ("prepare",)
+    """Calls on the way to a daemon."""
+    replies: tuple[tuple[str, bool], ...] = ()
+    owed: frozenset[str] = frozenset()
+    """Calls a daemon has taken and not answered."""
+    permit: str = ""
+    """What cookie₃ said: "run" or "paused"; empty before there was one."""
+    paused: bool = False
+    """A user paused the guest."""
+    deceived: bool = False
+    """Someone told the source "cancelled" though the destination had not aborted (W1)."""
+    slow: bool = False
+    """The destination's store did not answer in time."""
+    excuses: frozenset[str] = frozenset()
+    """Why the guest may end up running nowhere."""
+    sin: str = ""
+    """A law that an effect broke as it was run."""
+
+    def excused(self, why: str) -> World:
+        return self._replace(excuses=self.excuses | {why})
+
+
+def start(bounds: Bounds, *, live: bool = True) -> World:
+    """Begin has been answered, Prepare is on its way."""
+    state, effects = source.begin("g", CS, live=live, running=True)
+    return run_source(World(state, None, bounds), effects)
+
+
+# -- the drivers -------------------------------------------------------------------------------
+
+
+def at_source(w: World, ev: on.SourceEvent) -> World:
+    state, effects = source.step(w.source, ev)
+    return run_source(w._replace(source=state), effects)
+
+
+def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
+    for effect in effects:
+        match effect:
+            case do.Answer(call=call):
+                w = answered(w, NAMES[call], True)
+                if NAMES[call] in ("perform", "x-perform"):
+                    w = w._replace(permit="run" if w.source.shall_run else "paused")
+            case do.Refuse(call=call):
+                w = answered(w, NAMES[call], False)
+            case do.Store(record=record):
+                w = w._replace(s_ops=w.s_ops | {("store", record)})
+            case do.Qmp(op=op):
+                w = w._replace(s_cmd=(*w.s_cmd, (op, True)))
+            case do.Kill():
+                w = w._replace(s_ops=w.s_ops | {("kill", None)})
+            case do.Watch(link=link):
+                w = w._replace(s_watch=w.s_watch | {link})
+                if link == CS and w.cs.told:
+                    w = w._replace(s_ops=w.s_ops | {("closed", link)})
+            case do.Unwatch():
+                w = w._replace(s_watch=frozenset())
+            case do.SetTimer(timer=timer):
+                w = w._replace(s_timers=w.s_timers | {timer})
+            case do.ClearTimer(timer=timer):
+                w = w._replace(s_timers=w.s_timers - {timer})
+            case do.Show(view=do.View.STUCK):
+                w = w.excused("stuck")
+    return w
+
+
+def at_dest(w: World, ev: on.DestinationEvent) -> World:
+    if w.dest is None:
+        raise AssertionError("no destination yet")
+    state, effects = destination.step(w.dest, ev)
+    return run_dest(w._replace(dest=state), effects)
+
+
+def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
+    for effect in effects:
+        match effect:
+            case do.Answer(call=call):
+                w = answered(w, NAMES[call], True)
+            case do.Refuse(call=call):
+                w = answered(w, NAMES[call], False)
+            case do.Store(record=record):
+                w = w._replace(d_ops=w.d_ops | {("store", record)})
+            case do.Qmp(op=op):
+                w = w._replace(d_cmd=(*w.d_cmd, (op, True)))
+            case do.Launch():
+                w = w._replace(d_ops=w.d_ops | {("launch", None)})
+            case do.Define():
+                w = w._replace(d_ops=w.d_ops | {("define", None)})
+            case do.Kill():
+                w = w._replace(d_ops=w.d_ops | {("kill", None)})
+            case do.Watch(link=link):
+                w = w._replace(d_watch=w.d_watch | {link})
+                if link == CD and w.cd.told:
+                    w = w._replace(d_ops=w.d_ops | {("closed", link)})
+            case do.Unwatch():
+                w = w._replace(d_watch=frozenset())
+            case do.CheckCaller(link=link):
+                w = at_dest(w, on.CallerChecked(link == X or w.cd.state != "closed"))
+            case do.SetTimer(timer=timer):
+                w = w._replace(d_timers=w.d_timers | {timer})
+            case do.ClearTimer(timer=timer):
+                w = w._replace(d_timers=w.d_timers - {timer})
+            case do.Show(view=do.View.HELD):
+                w = w.excused("held")
+    return w
+
+
+# -- calls and replies ---------------------------------------------------------------------------
+
+
+def link_of(w: World, name: str) -> Link:
+    if name.startswith("x-") or name == "abort":
+        return Link()
+    return w.cs if name in AT_SOURCE else w.cd
+
+
+def answered(w: World, name: str, ok: bool) -> World:
+    w = w._replace(owed=w.owed - {name})
+    if name.startswith("x-") or name == "abort":
+        return w
+    if link_of(w, name).state == "open" and w.c == name:
+        w = w._replace(replies=(*w.replies, (name, ok)))
+    return w
+
+
+def deliver(w: World, name: str) -> World:
+    """A daemon reads a call and its core hears of it."""
+    calls = list(w.calls)
+    calls.remove(name)
+    w = w._replace(calls=tuple(calls), owed=w.owed | {name})
+    call, stranger = NAMES.index(name), name.startswith("x-")
+    at_s, at_d = (X, X) if stranger else (CS, CD)
+    match name.removeprefix("x-"):
+        case "prepare":
+            state, effects = destination.begin("g", call, CD, persist=True)
+            return run_dest(w._replace(dest=state), effects)
+        case "perform":
+            return at_source(w, on.PerformCalled(call, at_s))
+        case "abort":
+            return at_source(w, on.AbortCalled(call))
+        case "confirm0":
+            proof = Proof.NONE if stranger else Proof.COMMITTED
+            return at_source(w, on.ConfirmCalled(call, at_s, False, proof))
+        case "confirm1":
+            believed = w.source.phase in (source.Phase.PERFORMED, source.Phase.IN_DOUBT)
+            w = at_source(w, on.ConfirmCalled(call, at_s, True, Proof.NONE))
+            lie = believed and w.d_store is not Record.ABORTED
+            return w._replace(deceived=w.deceived or lie)
+    if w.dest is None:
+        return answered(w, name, False)
+    cancelled = name.endswith("1")
+    permitted, paused = bool(w.permit), w.permit == "paused"
+    return at_dest(w, on.FinishCalled(call, at_d, cancelled, permitted, paused))
+
+
+NEXT = {
+    ("prepare", True): "perform",
+    ("prepare", False): "confirm1",
+    ("perform", True): "finish0",
+    ("perform", False): "finish1",
+    ("finish0", True): "confirm0",
+    ("finish0", False): "confirm1",
+}
+"""How libvirt's client goes on after an answer; every loss of one is a `False`."""
+
+
+def client_hears(w: World, ok: bool) -> World:
+    """The controller's call has ended; it makes the next one."""
+    following = NEXT.get((w.c, ok), "end")
+    w = w._replace(c=following, replies=())
+    if following != "end" and link_of(w, following).state == "open":
+        w = w._replace(calls=(*w.calls, following))
+    return w
+
+
+# -- QEMU ------------------------------------------------------------------------------------------
+
+
+def source_qemu_runs(w: World) -> World:
+    """The source's QEMU runs the first command it was sent."""
+    (op, awaited), rest = w.s_cmd[0], w.s_cmd[1:]
+    w, q = w._replace(s_cmd=rest), w.qs
+    said: list[on.SourceEvent] = []
+    refused = False
+    status = _STATUS.get(q.status)
+    match op:
+        case QmpOp.STOP if q.cpus:
+            q = q._replace(cpus=False)
+            said.append(on.CpusStopped())
+        case QmpOp.MIGRATE:
+            if Record.PERFORMING not in w.s_store:
+                w = w._replace(sin="I13: `migrate` before its record")
+            q = q._replace(status="active")
+        case QmpOp.CONTINUE:
+            refused = q.status != "pre"
+            q = q if refused else q._replace(status="device")
+        case QmpOp.CANCEL if q.status in ("active", "pre", "device"):
+            back = q.ran and q.status != "active"
+            q = q._replace(status="cancelled", cpus=q.cpus or back)
+            said.append(on.StatusChanged(Status.CANCELLED))
+            said += [on.CpusStarted()] if back else []
+        case QmpOp.CONT:
+            if q.status == "done" and Record.TAKEN_BACK not in w.s_store and "store failed" not in w.excuses:
+                w = w._replace(sin="L5: the source runs again without a verdict")
+            q = q._replace(cpus=True)
+            said.append(on.CpusStarted())
+    if awaited:
+        reply = (
+            on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op, status=status)
+        )
+        said.append(reply)
+    return w._replace(qs=q, s_out=(*w.s_out, *said))
+
+
+_STATUS = {
+    "active": Status.ACTIVE,
+    "pre": Status.PRE_SWITCHOVER,
+    "device": Status.DEVICE,
+    "done": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+}
+
+
+def dest_qemu_runs(w: World) -> World:
+    """The destination's QEMU runs the first command it was sent."""
+    (op, awaited), rest = w.d_cmd[0], w.d_cmd[1:]
+    w, q = w._replace(d_cmd=rest), w.qd
+    said: list[on.DestinationEvent] = []
+    refused = False
+    match op:
+        case QmpOp.LISTEN:
+            q = q._replace(incoming=True)
+        case QmpOp.READY:
+            refused = q.locked
+        case QmpOp.CONT:
+            if w.d_store is not Record.COMMITTED:
+                w = w._replace(sin="L4: `cont` before the decision is stored")
+            refused = q.locked
+            if not refused:
+                q = q._replace(cpus=True)
+                said.append(on.CpusStarted())
+    if awaited:
+        said.append(on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op))
+    return w._replace(qd=q, d_out=(*w.d_out, *said))
+
+
+def switchover(w: World) -> World:
+    """The source's QEMU has converged: it stops the CPUs and waits."""
+    said: tuple[on.SourceEvent, ...] = (on.StatusChanged(Status.PRE_SWITCHOVER),)
+    if w.qs.cpus:
+        said = (on.CpusStopped(), *said)
+    q = w.qs._replace(status="pre", ran=w.qs.cpus, cpus=False)
+    return w._replace(qs=q, s_out=(*w.s_out, *said))
+
+
+def data_fails(w: World) -> World:
+    """The data connection breaks: the source's QEMU gives up and starts its guest again."""
+    q = w.qs
+    back = q.ran and q.status != "active"
+    said: list[on.SourceEvent] = [on.StatusChanged(Status.FAILED)]
+    said += [on.CpusStarted()] if back else []
+    q = q._replace(status="failed", cpus=q.cpus or back)
+    return w._replace(qs=q, s_out=(*w.s_out, *said))
+
+
+def source_qemu_ends(w: World) -> World:
+    q = w.qs._replace(alive=False, cpus=False)
+    q = q if q.status == "done" else q._replace(status="failed")
+    return w._replace(qs=q, s_cmd=(), s_out=(*w.s_out, on.QemuGone("died")))
+
+
+def dest_qemu_ends(w: World) -> World:
+    q = w.qd._replace(life="dead", cpus=False)
+    return w._replace(qd=q, d_cmd=(), d_out=(*w.d_out, on.QemuGone("died")))
