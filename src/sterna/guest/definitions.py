@@ -7,8 +7,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sterna.config import DomainDef, check, complete, format_domain, parse_domain
+from sterna.config import DomainDef, format_domain, parse_domain
 from sterna.config.caps import EmulatorFacts
+from sterna.config.complete import complete
 from sterna.config.model import Chardev
 from sterna.errors import XmlError
 
@@ -38,7 +39,6 @@ def completed(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
     """
     check_name(definition.name)
     complete(definition, facts, new_uuid=uuid.uuid4, new_mac=new_mac)
-    check(definition, facts)
     return definition
 
 

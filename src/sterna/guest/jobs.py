@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
@@ -99,7 +99,6 @@ class Job:
         progress_at: monotonic time of the last sign of progress.
         stats: last known statistics, for those who ask meanwhile (L6).
         cancel: how to abort it; None if it cannot be.
-        refresh: fetches new statistics, for those who can wait a moment.
         data: the operation's own, kept in the status record: JSON values only.
     """
 
@@ -112,7 +111,6 @@ class Job:
     stats: JobStats | None = None
     cancel: Callable[[], None] | None = None
     cancelled: bool = False
-    refresh: Callable[[], Coroutine[Any, Any, JobStats]] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     owner: ClientLink | None = None
     _on_owner_gone: Callable[[], None] | None = None

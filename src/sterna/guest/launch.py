@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sterna.config import DomainDef, assign_aliases
+from sterna.config import DomainDef
+from sterna.config.alias import assign_aliases
 from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest import audit, monitor, stop
 from sterna.guest.definitions import copied

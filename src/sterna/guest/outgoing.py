@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 UNLIMITED_BPS: Final = 9223372036853727232
 """What libvirt 9.0 sets for "no limit": the largest whole number of MiB that QEMU takes."""
 
+PROGRESS_S: Final = 0.25
+"""How old the numbers may be that a job shows."""
+
 FD_NAME: Final = "sterna-state"
 _ENDED: Final = ("completed", "failed", "cancelled")
 
@@ -42,11 +45,11 @@ async def send(guest: Guest, job: Job, fd: int) -> JobStats:
     running = guest.live_or_refuse()
     qemu = running.qemu
 
-    async def refresh() -> JobStats:
-        reply = await qemu.execute("query-migrate", timeout_s=MONITOR_S)
-        stats = _stats(job, reply)
-        job.progress(stats)
-        return stats
+    async def watch() -> None:
+        # So that those who ask meanwhile need not wait for QEMU. (L6)
+        while True:
+            job.progress(_stats(job, await qemu.execute("query-migrate", timeout_s=MONITOR_S)))
+            await asyncio.sleep(PROGRESS_S)
 
     def cancel() -> None:
         cancelling = qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
@@ -56,16 +59,21 @@ async def send(guest: Guest, job: Job, fd: int) -> JobStats:
     fast = {"max-bandwidth": UNLIMITED_BPS}
     await qemu.execute("migrate-set-parameters", fast, timeout_s=MONITOR_S)
     await qemu.execute("getfd", {"fdname": FD_NAME}, fds=(fd,), timeout_s=MONITOR_S)
-    job.refresh = refresh
     try:
         async with _ended(running) as ended:
             job.cancel = cancel
             await qemu.execute("migrate", {"uri": f"fd:{FD_NAME}"}, timeout_s=MONITOR_S)
-            status = await ended
+            watching = asyncio.ensure_future(watch())
+            try:
+                status = await ended
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+                _looked_at(watching)
         job.cancel = None
         reply = await qemu.execute("query-migrate", timeout_s=MONITOR_S)
     finally:
-        job.cancel = job.refresh = None
+        job.cancel = None
         with contextlib.suppress(MonitorGone):
             slow = {"max-bandwidth": old["max-bandwidth"]}
             await qemu.execute("migrate-set-parameters", slow, timeout_s=MONITOR_S)
@@ -125,6 +133,7 @@ def _stats(job: Job, reply: dict[str, Any]) -> JobStats:
 
 
 def _looked_at(done: asyncio.Future[Any]) -> None:
-    """QEMU may refuse a cancel that comes too late: the migration's end tells."""
+    """Its failure tells nothing new: QEMU may refuse a cancel that comes too late, or be gone;
+    the migration's end tells."""
     if not done.cancelled():
         done.exception()
