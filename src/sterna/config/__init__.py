@@ -1,6 +1,20 @@
 """The domain model and its XML: parsing, defaults, addresses, validation. Pure."""
 
+from sterna.config.alias import assign_aliases
+from sterna.config.caps import EmulatorFacts
+from sterna.config.check import check
+from sterna.config.clone import clone
+from sterna.config.complete import complete
 from sterna.config.document import format_domain, parse_domain
 from sterna.config.model.domain import DomainDef
 
-__all__ = ["DomainDef", "format_domain", "parse_domain"]
+__all__ = [
+    "DomainDef",
+    "EmulatorFacts",
+    "assign_aliases",
+    "check",
+    "clone",
+    "complete",
+    "format_domain",
+    "parse_domain",
+]

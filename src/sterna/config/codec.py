@@ -16,6 +16,7 @@ reference of libvirt's output order. Content no field names is refused with its 
 nothing is dropped silently. Comments and processing instructions are not content.
 
 `xml_tail` names inherited fields that are printed after the class's own.
+`xml_open_pair` prints an empty element as <a></a> on two lines.
 A class may define `after_parse(self, line: int)`, called once its fields are set, to refuse or
 normalise combinations. Codecs are compiled on first use and cached.
 """
@@ -24,18 +25,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sterna.config.values import TEXT, Kind, escape, size_kib
-from sterna.errors import ConfigUnsupported, Overflow, XmlError
+from sterna.config.values import TEXT, TEXT_OR_EMPTY, Kind, escape, size_kib
+from sterna.errors import ConfigUnsupported, ErrorDomain, Overflow, XmlError
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
 NAMESPACES = {"qemu": "http://libvirt.org/schemas/domain/qemu/1.0"}
 DEPTH_MAX = 64  # domain XML needs about ten; deeper input is an attack on the stack
-
-T = TypeVar("T")
 
 
 class SELF:
@@ -46,13 +45,12 @@ class SELF:
 class Mode:
     """What a text is for.
 
-    inactive: leave out what exists only while the guest runs (aliases, ptys, tap names).
-    secure: print passwords. migratable: leave out what an older peer would refuse.
+    inactive: leave out what exists only while the guest runs (ptys, tap names).
+    secure: print passwords.
     """
 
     inactive: bool = False
     secure: bool = False
-    migratable: bool = False
 
 
 When = Callable[[Any, Mode], bool]
@@ -77,6 +75,7 @@ class Spec(NamedTuple):
     cls: Any = None
     when: When | None = None
     unit: str = "KiB"
+    required: bool = False
 
 
 def _field(spec: Spec, default: Any = None, factory: Any = dataclasses.MISSING) -> Any:
@@ -85,9 +84,19 @@ def _field(spec: Spec, default: Any = None, factory: Any = dataclasses.MISSING) 
     return dataclasses.field(default=default, metadata={"xml": spec})
 
 
-def at(path: str, kind: Kind = TEXT, default: Any = None, *, when: When | None = None) -> Any:
-    """A scalar: `elem@attr`, `@attr` of the element itself, `elem` or `.` for text."""
-    return _field(Spec("scalar", path, kind, when=when), default)
+def at(
+    path: str,
+    kind: Kind = TEXT,
+    default: Any = None,
+    *,
+    when: When | None = None,
+    required: bool = False,
+) -> Any:
+    """A scalar: `elem@attr`, `@attr` of the element itself, `elem` or `.` for text.
+
+    required: an attribute that must be there where its element is.
+    """
+    return _field(Spec("scalar", path, kind, when=when, required=required), default)
 
 
 def in_kib(path: str, *, default_unit: str = "KiB") -> Any:
@@ -217,7 +226,10 @@ class _Item(NamedTuple):
 class _Node:
     """One element name below a class's own element, or that element itself."""
 
-    __slots__ = ("attributes", "close", "elements", "open", "shape", "spec", "tag", "text", "what")
+    __slots__ = (
+        "attributes", "close", "elements", "open", "required", "shape", "spec", "tag", "text",
+        "what",
+    )  # fmt: skip
 
     def __init__(self, tag: str, shape: str = "path") -> None:
         self.tag = tag
@@ -227,6 +239,7 @@ class _Node:
         self.attributes: dict[str, _Item] = {}
         self.text: _Item | None = None
         self.elements: dict[str, _Node] = {}
+        self.required: list[str] = []
         self.spec: Spec | None = None
         self.what = ""  # the field an element-shaped spec fills
 
@@ -239,11 +252,12 @@ def _qualified(name: str) -> str:
 class Codec:
     """Reads and writes one class."""
 
-    __slots__ = ("after", "cls", "root")
+    __slots__ = ("after", "cls", "open_pair", "root")
 
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.after: Callable[[Any, int], None] | None = getattr(cls, "after_parse", None)
+        self.open_pair: bool = getattr(cls, "xml_open_pair", False)
         self.root = _Node("")
         tail: tuple[str, ...] = getattr(cls, "xml_tail", ())
         fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -263,6 +277,8 @@ class Codec:
             node = node.elements.setdefault(_qualified(step), _Node(step, shape))
         if attribute:
             node.attributes[attribute] = _Item(name, spec.kind, spec.when)
+            if spec.required:
+                node.required.append(attribute)
         elif scalar:
             unit = spec.unit if spec.shape == "size" else None
             node.text = _Item(name, spec.kind, spec.when, unit)
@@ -289,7 +305,7 @@ class Codec:
         head, body = _write_node(self.root, value, pad, mode)
         if isinstance(body, str):
             out.append(f"{pad}<{tag}{head}>{body}</{tag}>\n")
-        elif body:
+        elif body or self.open_pair:
             out.append(f"{pad}<{tag}{head}>\n")
             out.extend(body)
             out.append(f"{pad}</{tag}>\n")
@@ -324,6 +340,12 @@ def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: in
             values[item.field] = item.kind.parse(text)
         except (ValueError, OverflowError) as why:
             raise _bad_value(element, name, text, why) from None
+    for name in node.required:
+        if name not in element.attrib:
+            raise XmlError(
+                f"Missing required attribute '{name}' in element '{local_name(element)}'",
+                domain=ErrorDomain.XML,
+            )
     if node.text is not None:
         _read_text(node.text, element, values)
     elif element.text is not None and not element.text.isspace():
@@ -345,7 +367,9 @@ def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: in
 
 def _read_text(item: _Item, element: _Element, values: dict[str, Any]) -> None:
     text = element.text
-    if text is None or (not text.strip() and item.kind is not TEXT):
+    if text is None and item.kind is TEXT_OR_EMPTY:
+        text = ""
+    if text is None or (not text.strip() and item.kind is not TEXT_OR_EMPTY):
         return
     if item.field in values:
         raise _twice(element)
@@ -461,28 +485,3 @@ def _write_class(tag: str, value: Any, out: list[str], pad: str, mode: Mode) -> 
         value.write(tag, out, pad, mode)
     else:
         codec(type(value)).write(tag, value, out, pad, mode)
-
-
-def clone(value: T) -> T:
-    """A deep copy of a model object; several times faster than copy.deepcopy."""
-    if isinstance(value, list):
-        return [clone(one) for one in value]  # type: ignore[return-value]  # T is the list type
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
-        fresh = cls.__new__(cls)
-        for name in _field_names(cls):
-            object.__setattr__(fresh, name, clone(getattr(value, name)))
-        return fresh
-    if isinstance(value, dict):
-        return dict(value)  # type: ignore[return-value]  # T is the dict type
-    return value
-
-
-_names: dict[type, tuple[str, ...]] = {}
-
-
-def _field_names(cls: type) -> tuple[str, ...]:
-    found = _names.get(cls)
-    if found is None:
-        found = _names[cls] = tuple(f.name for f in dataclasses.fields(cls))
-    return found

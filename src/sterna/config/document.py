@@ -6,6 +6,7 @@ from lxml import etree
 
 from sterna.config.codec import NAMESPACES, Mode, codec, line_of
 from sterna.config.model.domain import DomainDef
+from sterna.config.variants import migratable as to_migratable
 from sterna.errors import XmlDetail, XmlError
 
 XML_BYTES_MAX = 4 * 1024 * 1024  # the wire's longest string; real domains have some ten kB
@@ -79,7 +80,10 @@ def format_domain(
         secure: with passwords.
         migratable: for another host, perhaps an older libvirt: without what was added by itself.
     """
-    mode = Mode(inactive=inactive, secure=secure, migratable=migratable)
+    if migratable:
+        d = to_migratable(d)
+        inactive = True
+    mode = Mode(inactive=inactive, secure=secure)
     out: list[str] = []
     codec(DomainDef).write("domain", d, out, "", mode)
     head = f"<domain type='{d.type}'"

@@ -25,6 +25,7 @@ def _same(text: str) -> str:
 
 
 TEXT = Kind("text", _same, str)
+TEXT_OR_EMPTY = Kind("text or empty", _same, str)  # an empty element means something too
 
 INT_TEXT_MAX = 24  # 64-bit values in any base fit; longer input is refused before int() sees it
 

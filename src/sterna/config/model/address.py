@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sterna.config.codec import Mode, at, variants
+from sterna.config.codec import at, variants
 from sterna.config.values import ANY_BASE, HEX1, HEX2, HEX4, NAT, ON_OFF, YES_NO
+from sterna.errors import XmlError
+
+DOMAIN_MAX, BUS_MAX, SLOT_MAX, FUNCTION_MAX = 0xFFFF, 0xFF, 0x1F, 7
 
 
 @dataclass(slots=True)
@@ -23,9 +26,24 @@ class PciAddress:
     function: int = at("@function", HEX1, 0)
     multifunction: bool | None = at("@multifunction", ON_OFF)
 
+    def after_parse(self, _line: int) -> None:
+        if self.domain > DOMAIN_MAX:
+            raise XmlError(f"Invalid PCI address domain='{self.domain:#x}', must be <= 0xFFFF")
+        if self.bus > BUS_MAX:
+            raise XmlError(f"Invalid PCI address bus='{self.bus:#x}', must be <= 0xFF")
+        if self.slot > SLOT_MAX:
+            raise XmlError(f"Invalid PCI address slot='{self.slot:#x}', must be <= 0x1F")
+        if self.function > FUNCTION_MAX:
+            raise XmlError(f"Invalid PCI address function={self.function:#x}, must be <= 7")
+
     @property
     def place(self) -> tuple[int, int, int, int]:
         return (self.domain, self.bus, self.slot, self.function)
+
+    @property
+    def is_empty(self) -> bool:
+        """All zero is libvirt's way to say: none was given."""
+        return not any(self.place)
 
     def __str__(self) -> str:
         return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
@@ -141,11 +159,6 @@ ADDRESSES: dict[str, type] = {
 USER_ALIAS = "ua-"
 
 
-def alias_shown(alias: str, mode: Mode) -> bool:
-    """Aliases live while the guest runs; those the user chose (ua-...) stay in the definition."""
-    return not mode.inactive or alias.startswith(USER_ALIAS)
-
-
 @dataclass(slots=True)
 class Device:
     """What every device has. `alias` is its id in QEMU; `address` where it sits."""
@@ -162,7 +175,7 @@ class Device:
         "address",
     )
 
-    alias: str | None = at("alias@name", when=alias_shown)
+    alias: str | None = at("alias@name")
     acpi_index: int | None = at("acpi@index", NAT)
     address: Address | None = variants("address", "type", ADDRESSES)
 

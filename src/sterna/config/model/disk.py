@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sterna.config.codec import SELF, Kept, at, child, children, flag, in_kib, kept, live_only
-from sterna.config.model.address import BootDevice
-from sterna.config.values import HEX4, INT, NAT, ON_OFF, YES_NO, one_of
+from sterna.config.model.address import BootDevice, HostPciAddress
+from sterna.config.values import INT, NAT, ON_OFF, YES_NO, one_of
 
 DISK_TYPES = one_of("file", "block", "dir", "network", "volume", "nvme", "vhostuser", "vhostvdpa")
 
@@ -62,15 +62,6 @@ class Reconnect:
 
 
 @dataclass(slots=True)
-class NvmeAddress:
-    type: str = at("@type", default="pci")
-    domain: int = at("@domain", HEX4, 0)
-    bus: int = at("@bus", HEX4, 0)
-    slot: int = at("@slot", HEX4, 0)
-    function: int = at("@function", HEX4, 0)
-
-
-@dataclass(slots=True)
 class DiskSource:
     """Where a disk's bytes are. Which fields count depends on the disk's `type`."""
 
@@ -95,7 +86,7 @@ class DiskSource:
     snapshot: str | None = at("snapshot@name")
     config: str | None = at("config@file")
     reconnect: Reconnect | None = child("reconnect", Reconnect)
-    nvme_address: NvmeAddress | None = child("address", NvmeAddress)
+    nvme_address: HostPciAddress | None = child("address", HostPciAddress)
     initiator: Kept | None = kept("initiator")
     seclabels: list[Seclabel] = children("seclabel", Seclabel)
     auth: Auth | None = child("auth", Auth)
@@ -119,6 +110,7 @@ class BackingStore:
     format: str | None = at("format@type")
     source: DiskSource | None = child("source", DiskSource)
     backing: BackingStore | None = child("backingStore", SELF)
+    detected: bool = False  # found by looking at the image, so not part of the definition
 
 
 @dataclass(slots=True)

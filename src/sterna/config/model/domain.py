@@ -48,7 +48,7 @@ from sterna.config.model.tuning import (
     QemuOverride,
     Vcpu,
 )
-from sterna.config.values import NAT, ON_OFF, UUID, one_of
+from sterna.config.values import NAT, ON_OFF, TEXT_OR_EMPTY, UUID, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,9 +141,9 @@ class DomainDef:
     id: str | None = at("@id", when=lambda _value, _mode: False)
     name: str = at("name", default="")
     uuid: uuidlib.UUID | None = at("uuid", UUID)
-    genid: str | None = at("genid")
-    title: str | None = at("title")
-    description: str | None = at("description")
+    genid: str | None = at("genid", TEXT_OR_EMPTY)
+    title: str | None = at("title", TEXT_OR_EMPTY)
+    description: str | None = at("description", TEXT_OR_EMPTY)
     metadata: Metadata | None = child("metadata", Metadata)
     max_memory_slots: int | None = at("maxMemory@slots", NAT)
     max_memory: int | None = in_kib("maxMemory")
@@ -199,6 +199,7 @@ class DomainDef:
     qemu_capabilities: QemuCapabilities | None = child("qemu:capabilities", QemuCapabilities)
     qemu_deprecation: QemuDeprecation | None = child("qemu:deprecation", QemuDeprecation)
     qemu_override: QemuOverride | None = child("qemu:override", QemuOverride)
+    original_cpu: Cpu | None = None  # as asked for, where `cpu` is what the running guest got
 
     def after_parse(self, _line: int) -> None:
         if self.devices is None:

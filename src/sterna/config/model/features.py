@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sterna.config.codec import Kept, at, child, children, flag, in_kib, kept
 from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
@@ -12,34 +13,36 @@ from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
 class Hyperv:
     """Enlightenments. mode custom lists them; passthrough takes all the host has."""
 
+    xml_open_pair: ClassVar[bool] = True
+
     mode: str | None = at("@mode", one_of("custom", "passthrough"))
-    relaxed: bool | None = at("relaxed@state", ON_OFF)
-    vapic: bool | None = at("vapic@state", ON_OFF)
-    spinlocks: bool | None = at("spinlocks@state", ON_OFF)
+    relaxed: bool | None = at("relaxed@state", ON_OFF, required=True)
+    vapic: bool | None = at("vapic@state", ON_OFF, required=True)
+    spinlocks: bool | None = at("spinlocks@state", ON_OFF, required=True)
     spinlocks_retries: int | None = at("spinlocks@retries", NAT)
-    vpindex: bool | None = at("vpindex@state", ON_OFF)
-    runtime: bool | None = at("runtime@state", ON_OFF)
-    synic: bool | None = at("synic@state", ON_OFF)
-    stimer: bool | None = at("stimer@state", ON_OFF)
-    stimer_direct: bool | None = at("stimer/direct@state", ON_OFF)
-    reset: bool | None = at("reset@state", ON_OFF)
-    vendor_id: bool | None = at("vendor_id@state", ON_OFF)
+    vpindex: bool | None = at("vpindex@state", ON_OFF, required=True)
+    runtime: bool | None = at("runtime@state", ON_OFF, required=True)
+    synic: bool | None = at("synic@state", ON_OFF, required=True)
+    stimer: bool | None = at("stimer@state", ON_OFF, required=True)
+    stimer_direct: bool | None = at("stimer/direct@state", ON_OFF, required=True)
+    reset: bool | None = at("reset@state", ON_OFF, required=True)
+    vendor_id: bool | None = at("vendor_id@state", ON_OFF, required=True)
     vendor_id_value: str | None = at("vendor_id@value")
-    frequencies: bool | None = at("frequencies@state", ON_OFF)
-    reenlightenment: bool | None = at("reenlightenment@state", ON_OFF)
-    tlbflush: bool | None = at("tlbflush@state", ON_OFF)
-    ipi: bool | None = at("ipi@state", ON_OFF)
-    evmcs: bool | None = at("evmcs@state", ON_OFF)
-    avic: bool | None = at("avic@state", ON_OFF)
+    frequencies: bool | None = at("frequencies@state", ON_OFF, required=True)
+    reenlightenment: bool | None = at("reenlightenment@state", ON_OFF, required=True)
+    tlbflush: bool | None = at("tlbflush@state", ON_OFF, required=True)
+    ipi: bool | None = at("ipi@state", ON_OFF, required=True)
+    evmcs: bool | None = at("evmcs@state", ON_OFF, required=True)
+    avic: bool | None = at("avic@state", ON_OFF, required=True)
 
 
 @dataclass(slots=True)
 class KvmFeatures:
-    hidden: bool | None = at("hidden@state", ON_OFF)
-    hint_dedicated: bool | None = at("hint-dedicated@state", ON_OFF)
-    poll_control: bool | None = at("poll-control@state", ON_OFF)
-    pv_ipi: bool | None = at("pv-ipi@state", ON_OFF)
-    dirty_ring: bool | None = at("dirty-ring@state", ON_OFF)
+    hidden: bool | None = at("hidden@state", ON_OFF, required=True)
+    hint_dedicated: bool | None = at("hint-dedicated@state", ON_OFF, required=True)
+    poll_control: bool | None = at("poll-control@state", ON_OFF, required=True)
+    pv_ipi: bool | None = at("pv-ipi@state", ON_OFF, required=True)
+    dirty_ring: bool | None = at("dirty-ring@state", ON_OFF, required=True)
     dirty_ring_size: int | None = at("dirty-ring@size", NAT)
 
 

@@ -59,8 +59,8 @@ class Vlan:
 
 @dataclass(slots=True)
 class InterfaceIp:
-    family: str | None = at("@family", one_of("ipv4", "ipv6"))
     address: str | None = at("@address")
+    family: str | None = at("@family", one_of("ipv4", "ipv6"))
     prefix: int | None = at("@prefix", NAT)
     peer: str | None = at("@peer")
 
@@ -184,6 +184,7 @@ class Interface(BootDevice):
     mac_type: str | None = at("mac@type", one_of("generated", "static"))
     mac_check: bool | None = at("mac@check", YES_NO)
     source: InterfaceSource | None = child("source", InterfaceSource)
+    isolated: bool | None = at("port@isolated", YES_NO)
     vlan: Vlan | None = child("vlan", Vlan)
     virtualport: Virtualport | None = child("virtualport", Virtualport)
     ips: list[InterfaceIp] = children("ip", InterfaceIp)
@@ -191,7 +192,6 @@ class Interface(BootDevice):
     bandwidth: Bandwidth | None = child("bandwidth", Bandwidth)
     script: str | None = at("script@path")
     downscript: str | None = at("downscript@path")
-    backend: Kept | None = kept("backend")
     backenddomain: Kept | None = kept("backenddomain")
     target: str | None = at("target@dev", when=tap_shown)
     target_managed: bool | None = at("target@managed", YES_NO)
@@ -199,6 +199,7 @@ class Interface(BootDevice):
     guest_actual: str | None = at("guest@actual")
     model: str | None = at("model@type")
     driver: InterfaceDriver | None = child("driver", InterfaceDriver)
+    backend: Kept | None = kept("backend")
     filterref: Filterref | None = child("filterref", Filterref)
     sndbuf: int | None = at("tune/sndbuf", NAT)
     link_state: str | None = at("link@state", one_of("up", "down"))
@@ -206,4 +207,3 @@ class Interface(BootDevice):
     coalesce_rx_frames: int | None = at("coalesce/rx/frames@max", NAT)
     teaming_type: str | None = at("teaming@type", one_of("persistent", "transient"))
     teaming_persistent: str | None = at("teaming@persistent")
-    isolated: bool | None = at("port@isolated", YES_NO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid as uuidlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sterna.config.codec import Kept, at, child, children, flag, in_kib, kept, live_only
 from sterna.config.model.address import BootDevice, Device
@@ -35,7 +36,9 @@ class Watchdog(Device):
 
 @dataclass(slots=True)
 class Memballoon(Device):
-    model: str = at("@model", one_of(*VIRTIO_MODELS, "xen", "none"), "virtio")
+    xml_tail: ClassVar[tuple[str, ...]] = (*Device.xml_tail, "driver")
+
+    model: str = at("@model", one_of(*VIRTIO_MODELS, "xen", "none"), "virtio", required=True)
     autodeflate: bool | None = at("@autodeflate", ON_OFF)
     free_page_reporting: bool | None = at("@freePageReporting", ON_OFF)
     stats_period: int | None = at("stats@period", NAT)

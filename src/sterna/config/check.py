@@ -1,0 +1,204 @@
+"""What is refused although it reads well. Run on a completed definition.
+
+Texts and codes are libvirt 9.0's where they were seen. `check` is about the definition and the
+emulator; what Sterna's command line cannot express is refused by the command line's builder.
+"""
+
+from __future__ import annotations
+
+from sterna.config.bitmaps import parse_set
+from sterna.config.caps import EmulatorFacts
+from sterna.config.check_devices import check_devices
+from sterna.config.default_domain import iothread_ids, module_memory_kib
+from sterna.config.model import BootDevice, DomainDef
+from sterna.errors import ConfigUnsupported, ErrorDomain, XmlDetail, XmlError
+
+
+def check(d: DomainDef, facts: EmulatorFacts) -> None:
+    """Raise XmlError, ConfigUnsupported or InternalError for what cannot be."""
+    for one in (_type, _lifecycle, _os, _boot_order, _vcpus, _topology, _numa, _memory, _iothreads):
+        one(d, facts)
+    check_devices(d, facts)
+    _aliases(d)
+
+
+def _type(d: DomainDef, facts: EmulatorFacts) -> None:
+    if d.type == "kvm" and not facts.kvm:
+        raise ConfigUnsupported(f"Emulator '{d.devices.emulator}' does not support virt type 'kvm'")
+
+
+def _lifecycle(d: DomainDef, _facts: EmulatorFacts) -> None:
+    if d.on_reboot in ("preserve", "rename-restart") or d.on_poweroff in (
+        "preserve",
+        "rename-restart",
+    ):
+        word = d.on_reboot if d.on_reboot in ("preserve", "rename-restart") else d.on_poweroff
+        raise ConfigUnsupported(
+            f"qemu driver doesn't support the '{word}' action for 'on_reboot'/'on_poweroff'"
+        )
+    if d.on_reboot == "destroy" and d.on_poweroff == "restart":
+        raise ConfigUnsupported(
+            "qemu driver doesn't support the 'destroy'/'restart' combination"
+            " of on_reboot/on_poweroff"
+        )
+
+
+def _os(d: DomainDef, _facts: EmulatorFacts) -> None:
+    if d.os is None:
+        return
+    loader = d.os.loader
+    acpi = d.features is not None and d.features.acpi
+    uefi = d.os.firmware == "efi" or (loader is not None and loader.type == "pflash")
+    if uefi and not acpi:
+        raise ConfigUnsupported("UEFI requires ACPI on this architecture")
+    if d.os.nvram is not None and (loader is None or loader.path is None) and not d.os.firmware:
+        raise XmlDetail("no loader path specified and firmware auto selection disabled")
+    if d.os.firmware_features and not d.os.firmware:
+        raise XmlDetail("firmware feature selection requires firmware auto selection")
+    if d.os.bios_useserial and not d.devices.serials:
+        raise XmlError(
+            "need at least one serial port to use BIOS serial output", domain=ErrorDomain.QEMU
+        )
+    if (d.os.cmdline or d.os.initrd) and not d.os.kernel:
+        what = "initrd" if d.os.initrd else "cmdline"
+        raise ConfigUnsupported(f"{what} is set in the definition but kernel is not")
+
+
+def _bootable(d: DomainDef) -> list[BootDevice]:
+    devices = d.devices
+    return [*devices.disks, *devices.interfaces, *devices.hostdevs, *devices.redirdevs]
+
+
+def _boot_order(d: DomainDef, _facts: EmulatorFacts) -> None:
+    seen: set[int] = set()
+    for device in _bootable(d):
+        order = device.boot_order
+        if order is None:
+            continue
+        if order == 0:
+            raise XmlError("Invalid value for attribute 'order' in element 'boot': '0'.")
+        if order in seen:
+            raise XmlError(f"boot order '{order}' used for more than one device")
+        seen.add(order)
+    if seen and d.os is not None and d.os.boot:
+        raise ConfigUnsupported(
+            "per-device boot elements cannot be used together with os/boot elements",
+            domain=ErrorDomain.DOMAIN,
+        )
+
+
+def _vcpus(d: DomainDef, facts: EmulatorFacts) -> None:
+    count = d.vcpu or 1
+    machine = d.os.machine if d.os is not None and d.os.machine is not None else ""
+    limit = facts.cpus_max.get(machine, 0)
+    if limit and count > limit:
+        raise ConfigUnsupported(f"Maximum CPUs greater than specified machine type limit {limit}")
+    ids = [vcpu.id for vcpu in d.vcpus]
+    if any(number is None or number >= count for number in ids):
+        raise XmlError("vcpu id is out of range of maximum vcpu count")
+    if len(set(ids)) != len(ids):
+        raise XmlError("duplicate vcpu id")
+    if d.vcpus and d.vcpus[0].enabled is False:
+        raise XmlError("vCPU 0 can't be offline")
+
+
+def _topology(d: DomainDef, _facts: EmulatorFacts) -> None:
+    topology = d.cpu.topology if d.cpu is not None else None
+    if topology is None:
+        return
+    for name in ("sockets", "dies", "cores", "threads"):
+        if getattr(topology, name) == 0:
+            raise XmlError(
+                f"Invalid value for attribute '{name}' in element 'topology': '0'."
+                " Expected non-zero positive integer value"
+            )
+    product = topology.sockets * topology.dies * topology.cores * topology.threads
+    if product != d.vcpu:
+        raise ConfigUnsupported(
+            "CPU topology doesn't match maximum vcpu count", domain=ErrorDomain.DOMAIN
+        )
+
+
+def _numa(d: DomainDef, _facts: EmulatorFacts) -> None:
+    if d.cpu is None or d.cpu.numa is None:
+        return
+    cells = d.cpu.numa.cells
+    ids = [cell.id or 0 for cell in cells]
+    if len(set(ids)) != len(ids):
+        raise XmlError(f"Duplicate NUMA cell info for cell id '{_duplicate(ids)}'")
+    if sorted(ids) != list(range(len(ids))):
+        raise XmlError(
+            "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous"
+            " ranges or ranges not starting from 0 are not allowed"
+        )
+    taken: set[int] = set()
+    for cell in cells:
+        cpus = parse_set(cell.cpus) if cell.cpus else set()
+        if cpus & taken:
+            raise XmlError("NUMA cells have overlapping vCPU ids")
+        taken |= cpus
+    if taken and max(taken) >= (d.vcpu or 1):
+        raise ConfigUnsupported(
+            "CPU IDs in <numa> exceed the <vcpu> count", domain=ErrorDomain.DOMAIN
+        )
+
+
+def _duplicate(ids: list[int]) -> int:
+    return next(number for number in ids if ids.count(number) > 1)
+
+
+def _memory(d: DomainDef, _facts: EmulatorFacts) -> None:
+    total, modules = d.memory or 0, module_memory_kib(d)
+    slots = [m for m in d.devices.memories if m.model != "virtio-pmem"]
+    if modules >= total and modules:
+        raise XmlError("Total size of memory devices exceeds the total memory size")
+    if d.max_memory_slots and not d.max_memory:
+        raise XmlError("Missing element maxMemory")
+    if d.max_memory is not None and d.max_memory_slots is not None:
+        if d.max_memory < total:
+            raise XmlError(
+                "maximum memory size must be equal or greater than the actual memory size"
+            )
+        if d.cpu is None or d.cpu.numa is None:
+            raise ConfigUnsupported(
+                "At least one numa node has to be configured when enabling memory hotplug"
+            )
+    if slots and not d.max_memory_slots:
+        raise ConfigUnsupported(
+            "cannot use/hotplug a memory device when domain 'maxMemory' is not defined"
+        )
+    for module in d.devices.memories:
+        if module.model in ("dimm", "nvdimm", "virtio-mem") and module.node is None:
+            raise ConfigUnsupported("target NUMA node needs to be specified for memory device")
+
+
+def _iothreads(d: DomainDef, _facts: EmulatorFacts) -> None:
+    known = set(iothread_ids(d))
+    if any(thread.id == 0 for thread in d.iothread_ids):
+        raise XmlError(
+            "Invalid value for attribute 'id' in element 'iothread': '0'."
+            " Expected non-zero positive integer value"
+        )
+    if len(d.iothread_ids) != len({thread.id for thread in d.iothread_ids}):
+        raise XmlError("duplicate iothread id found")
+    for disk in d.devices.disks:
+        number = disk.driver.iothread if disk.driver is not None else None
+        if number is None:
+            continue
+        if number not in known:
+            raise ConfigUnsupported(f"Disk iothread '{number}' not defined in iothreadid")
+        if disk.bus != "virtio":
+            raise ConfigUnsupported(
+                f"IOThreads not available for bus {disk.bus} target {disk.target}"
+            )
+
+
+def _aliases(d: DomainDef) -> None:
+    seen: set[str] = set()
+    twin = d.devices.consoles[0] if d.devices.consoles else None
+    for device in d.all_devices():
+        if device.alias is None or (device is twin and device.alias in seen):
+            continue
+        if device.alias in seen:
+            raise XmlError(f"non unique alias detected: {device.alias}")
+        seen.add(device.alias)

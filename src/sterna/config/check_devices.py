@@ -1,0 +1,235 @@
+"""Refusals about devices."""
+
+from __future__ import annotations
+
+from sterna.config.caps import EmulatorFacts
+from sterna.config.model import (
+    Chardev,
+    Disk,
+    DomainDef,
+    DriveAddress,
+    Interface,
+)
+from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlError
+
+SOURCE_NEEDED = frozenset({"bridge", "network", "direct", "hostdev", "vhostuser", "vdpa"})
+SOCKET_NICS = frozenset({"server", "client", "mcast", "udp"})
+EJECTABLE = frozenset({"cdrom", "floppy"})
+ROTATING = frozenset({"scsi", "ide", "sata"})
+DEVICE_OF_NIC = {
+    "virtio": "virtio-net-pci", "rtl8139": "rtl8139", "e1000": "e1000", "e1000e": "e1000e",
+    "pcnet": "pcnet", "ne2k_pci": "ne2k_pci", "vmxnet3": "vmxnet3", "i82559er": "i82559er",
+    "igb": "igb",
+}  # fmt: skip
+DEVICE_OF_VIDEO = {
+    "vga": "VGA", "cirrus": "cirrus-vga", "qxl": "qxl-vga", "vmvga": "vmware-svga",
+    "bochs": "bochs-display", "ramfb": "ramfb",
+}  # fmt: skip
+VIDEO_OF_X86 = frozenset({*DEVICE_OF_VIDEO, "virtio", "none"})
+MAC_GROUP_BIT = 1
+
+
+def check_devices(d: DomainDef, facts: EmulatorFacts) -> None:
+    _disks(d)
+    for nic in d.devices.interfaces:
+        _interface(nic, facts)
+    _usb(d)
+    _single(d)
+    _video(d, facts)
+    _chardevs(d)
+    _others(d)
+
+
+def _disks(d: DomainDef) -> None:
+    targets: dict[str, Disk] = {}
+    places: dict[tuple[str | None, tuple[int, int, int, int]], Disk] = {}
+    for disk in d.devices.disks:
+        if disk.target in targets:
+            first = targets[disk.target]
+            raise XmlError(
+                f"target '{disk.target}' duplicated for disk sources"
+                f" '{_source_name(first)}' and '{_source_name(disk)}'"
+            )
+        targets[disk.target] = disk
+        if isinstance(disk.address, DriveAddress):
+            key = (disk.bus, disk.address.place)
+            if key in places:
+                controller, bus, target, unit = disk.address.place
+                raise ConfigUnsupported(
+                    "Found duplicate drive address for disk with target name"
+                    f" '{places[key].target}' controller='{controller}' bus='{bus}'"
+                    f" target='{target}' unit='{unit}'",
+                    domain=ErrorDomain.DOMAIN,
+                )
+            places[key] = disk
+        _disk(disk)
+
+
+def _source_name(disk: Disk) -> str:
+    return disk.path or (disk.source.name if disk.source is not None else None) or "(null)"
+
+
+def _disk(disk: Disk) -> None:
+    if disk.device in EJECTABLE and disk.bus == "virtio":
+        raise ConfigUnsupported(f"disk type of '{disk.target}' does not support ejectable media")
+    if disk.geometry_trans is not None and disk.bus != "ide":
+        raise ConfigUnsupported(
+            f"CHS translation mode can only be set for 'ide' bus not '{disk.bus}'"
+        )
+    if disk.type == "dir" and (disk.driver is None or disk.driver.type != "fat"):
+        raise ConfigUnsupported("storage type 'dir' requires use of storage format 'fat'")
+    if disk.source is None and disk.device not in EJECTABLE:
+        raise ConfigUnsupported(
+            f"missing source of disk '{disk.target}': only removable drives can be empty"
+        )
+    if disk.rotation_rate is not None and disk.bus not in ROTATING:
+        raise InternalError("rotation rate is only valid for SCSI/IDE/SATA bus")
+    if disk.device == "lun":
+        if disk.bus not in ("scsi", "virtio"):
+            raise ConfigUnsupported(f"disk device='lun' is not supported for bus='{disk.bus}'")
+        if disk.type not in ("block", "network", "volume"):
+            raise ConfigUnsupported("disk device='lun' is not supported for type='file'")
+    elif disk.sgio is not None or disk.rawio is not None:
+        name = "sgio" if disk.sgio is not None else "rawio"
+        raise ConfigUnsupported(
+            f"{name} can be used only with device='lun'", domain=ErrorDomain.DOMAIN
+        )
+    if disk.removable is not None and disk.bus not in ("usb", "scsi"):
+        raise ConfigUnsupported("removable is only valid for usb or scsi disks")
+    if disk.transient and disk.readonly:
+        raise ConfigUnsupported("transient disk can't be read-only")
+    for name in ("serial", "wwn", "vendor", "product"):
+        text: str | None = getattr(disk, name)
+        if text is not None and any(ord(c) < ord(" ") for c in text):
+            raise XmlError(f"disk {name} is not printable: {text!r}")
+
+
+def _interface(nic: Interface, facts: EmulatorFacts) -> None:
+    if nic.type in SOURCE_NEEDED and nic.source is None:
+        raise XmlError(f"interface type='{nic.type}' requires a 'source' element")
+    source = nic.source
+    needed = {
+        "bridge": ("bridge", source.bridge if source else None),
+        "network": ("network", source.network if source else None),
+        "direct": ("dev", source.dev if source else None),
+        "vdpa": ("dev", source.dev if source else None),
+    }.get(nic.type)
+    if needed is not None and not needed[1]:
+        raise _missing_attribute(needed[0])
+    if nic.type in SOCKET_NICS:
+        if source is None or source.port is None:
+            raise _missing_attribute("port")
+        if source.address is None and nic.type != "server":
+            raise _missing_attribute("address")
+    if nic.mac is not None and int(nic.mac[:2], 16) & MAC_GROUP_BIT:
+        raise XmlError(f"expected unicast mac address, found multicast '{nic.mac}'")
+    if nic.mtu is not None and nic.type == "user":
+        raise ConfigUnsupported(f"setting MTU on interface type {nic.type} is not supported yet")
+    device = DEVICE_OF_NIC.get(nic.model or "")
+    if device is not None and not facts.has(device):
+        raise ConfigUnsupported(f"network card '{nic.model}' is not supported by {facts.binary}")
+    if nic.isolated and nic.virtualport is not None and nic.virtualport.type == "openvswitch":
+        raise ConfigUnsupported(
+            f"interface {nic.mac} - <port isolated='yes'/> is not supported for network interfaces"
+            " with virtualport type='openvswitch'",
+            domain=ErrorDomain.DOMAIN,
+        )
+
+
+def _missing_attribute(name: str) -> XmlError:
+    return XmlError(
+        f"Missing required attribute '{name}' in element 'source'", domain=ErrorDomain.XML
+    )
+
+
+def _usb(d: DomainDef) -> None:
+    controllers = d.devices.controllers_of("usb")
+    if not any(c.model == "none" for c in controllers):
+        return
+    if len(controllers) > 1:
+        raise XmlError(
+            "Can't add another USB controller: USB is disabled for this domain",
+        )
+    if any(one.bus == "usb" for one in d.devices.inputs):
+        raise ConfigUnsupported(
+            "Can't add USB input device. USB bus is disabled", domain=ErrorDomain.DOMAIN
+        )
+    if (
+        any(disk.bus == "usb" for disk in d.devices.disks)
+        or d.devices.hubs
+        or any(h.type == "usb" for h in d.devices.hostdevs)
+    ):
+        raise ConfigUnsupported(
+            "Device configuration is not compatible: Domain has USB devices but USB is disabled",
+            domain=ErrorDomain.DOMAIN,
+        )
+
+
+def _single(d: DomainDef) -> None:
+    if len(d.devices.watchdogs) > 1:
+        raise InternalError("only a single watchdog device is supported", domain=ErrorDomain.DOMAIN)
+    models = [panic.model for panic in d.devices.panics]
+    for model in ("isa", "hyperv"):
+        if models.count(model) > 1:
+            raise ConfigUnsupported(f"Multiple panic devices with model '{model}'")
+    if d.devices.nvram is not None:
+        raise ConfigUnsupported("nvram device is only supported for PPC64")
+    if len(d.devices.smartcards) > 1:
+        raise ConfigUnsupported("this QEMU binary lacks multiple smartcard support")
+
+
+def _video(d: DomainDef, facts: EmulatorFacts) -> None:
+    videos = d.devices.videos
+    for number, video in enumerate(videos):
+        kind = video.model.type if video.model is not None else None
+        if kind not in VIDEO_OF_X86:
+            raise ConfigUnsupported(f"domain configuration does not support video model '{kind}'")
+        device = DEVICE_OF_VIDEO.get(kind or "")
+        if device is not None and not facts.has(device):
+            raise ConfigUnsupported(f"domain configuration does not support video model '{kind}'")
+        if number > 0 and kind not in ("qxl", "virtio", "bochs"):
+            raise ConfigUnsupported(f"video type '{kind}' is only valid as primary video device")
+        if kind == "none" and len(videos) > 1:
+            raise ConfigUnsupported(
+                "a 'none' video type must be the only video device defined for the domain"
+            )
+    primary = [video for video in videos if video.model is not None and video.model.primary]
+    if len(primary) > 1:
+        raise ConfigUnsupported("Only one primary video device is supported")
+
+
+def _chardevs(d: DomainDef) -> None:
+    for serial in d.devices.serials:
+        if serial.target_model == "isa-debugcon" and serial.target_type != "isa-debug":
+            raise ConfigUnsupported("Target model 'isa-debugcon' requires target type 'isa-debug'")
+    names: set[str] = set()
+    for channel in d.devices.channels:
+        if channel.target_type == "virtio" and channel.target_name is not None:
+            if channel.target_name in names:
+                raise XmlError(f"channel name '{channel.target_name}' is used twice")
+            names.add(channel.target_name)
+    _ports(d.devices.serials)
+
+
+def _ports(serials: list[Chardev]) -> None:
+    seen: set[str | None] = set()
+    for serial in serials:
+        if serial.target_type == "isa-serial":
+            if serial.target_port in seen:
+                raise XmlError(f"target port [{serial.target_port}] already allocated.")
+            seen.add(serial.target_port)
+
+
+def _others(d: DomainDef) -> None:
+    for filesystem in d.devices.filesystems:
+        modes = filesystem.fmode is not None or filesystem.dmode is not None
+        if modes and filesystem.accessmode != "mapped":
+            raise ConfigUnsupported("fmode and dmode must be used with accessmode=mapped")
+    for memory in d.devices.memories:
+        if memory.uuid is not None and memory.model == "nvdimm":
+            raise ConfigUnsupported(
+                "UUID is not supported for NVDIMM device", domain=ErrorDomain.DOMAIN
+            )
+    acpi = d.features is not None and d.features.acpi
+    if d.devices.iommu is not None and d.devices.iommu.model == "virtio" and not acpi:
+        raise ConfigUnsupported("IOMMU device: 'virtio' requires ACPI")

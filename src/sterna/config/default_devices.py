@@ -1,0 +1,284 @@
+"""Defaults of each device. (libvirt 9.0, observed.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sterna.config.addresses.names import BUS_OF_PREFIX, split_target
+from sterna.config.model import (
+    Audio,
+    Bandwidth,
+    Chardev,
+    CharSource,
+    Disk,
+    DiskDriver,
+    DomainDef,
+    Graphics,
+    Interface,
+    Listen,
+    Video,
+    VideoModel,
+)
+from sterna.errors import ConfigUnsupported, XmlError
+
+VRAM_KIB = 16384
+QXL_RAM_KIB = 65536
+WITHOUT_VRAM = frozenset({"virtio", "none", "ramfb", "gop"})
+PORTS_OF_PROTOCOL = {"iscsi": "3260", "nbd": "10809", "ssh": "22", "https": "443", "http": "80",
+                     "ftp": "21", "ftps": "990", "tftp": "69", "sheepdog": "7000",
+                     "gluster": "24007", "vxhs": "9999"}  # fmt: skip
+DEFAULT_INPUT_BUS = {
+    "mouse": "ps2", "keyboard": "ps2", "tablet": "usb", "passthrough": "virtio",
+}  # fmt: skip
+AUDIO_OF_DISPLAY: dict[str, str | None] = {"vnc": "none", "spice": "spice", "sdl": None}
+VIDEO_DEFAULT = "cirrus"
+
+
+def complete_devices(d: DomainDef, new_mac: Callable[[], str]) -> None:
+    for disk in d.devices.disks:
+        _disk(disk)
+    for nic in d.devices.interfaces:
+        _interface(nic, new_mac)
+    _chardevs(d)
+    for graphics in d.devices.graphics:
+        _graphics(graphics)
+    for number, video in enumerate(d.devices.videos):
+        complete_video(video, first=number == 0)
+    _small(d)
+
+
+def _disk(disk: Disk) -> None:
+    if not disk.target:
+        raise XmlError("Missing required attribute 'dev' in element 'target'")
+    found = split_target(disk.target)
+    if found is None:
+        raise XmlError(f"Invalid harddisk device name: {disk.target}")
+    if disk.bus is None:
+        disk.bus = "fdc" if disk.device == "floppy" else BUS_OF_PREFIX[found[0]]
+    if disk.device == "cdrom":
+        disk.readonly = True
+    if disk.driver is None:
+        disk.driver = DiskDriver()
+    disk.driver.name = disk.driver.name or "qemu"
+    if disk.driver.type is None and disk.type != "volume":
+        disk.driver.type = "raw"
+    if disk.source is not None:
+        if disk.source.protocol is not None:
+            for host in disk.source.hosts:
+                if host.port is None and host.transport != "unix":
+                    host.port = PORTS_OF_PROTOCOL.get(disk.source.protocol)
+        if disk.source == type(disk.source)():
+            disk.source = None
+    if disk.type == "vhostuser" and disk.snapshot is None:
+        disk.snapshot = "no"
+
+
+def _interface(nic: Interface, new_mac: Callable[[], str]) -> None:
+    if nic.mac is None:
+        nic.mac = new_mac()
+    if nic.model is None and nic.type != "hostdev":
+        nic.model = "virtio" if nic.type == "vdpa" else "rtl8139"
+    if nic.type == "direct" and nic.source is not None and nic.source.mode is None:
+        nic.source.mode = "vepa"
+    if nic.bandwidth is not None and nic.bandwidth == Bandwidth():
+        nic.bandwidth = None
+
+
+def _chardevs(d: DomainDef) -> None:
+    devices = d.devices
+    for kind in (devices.serials, devices.parallels, devices.consoles):
+        _number_ports(kind)
+    for serial in devices.serials:
+        if serial.target_type is None:
+            serial.target_type = "isa-serial"
+        if serial.target_model is None:
+            debug = serial.target_type == "isa-debug"
+            serial.target_model = "isa-debugcon" if debug else serial.target_type
+    for console in devices.consoles:
+        if console.target_type is None:
+            console.target_type = "serial"
+    for channel in devices.channels:
+        if channel.target_type is None:
+            raise XmlError("target type must be specified for channel device")
+    for one in (*devices.serials, *devices.parallels, *devices.consoles, *devices.channels):
+        _source(one)
+    for redirected in devices.redirdevs:
+        if redirected.type == "tcp" and redirected.protocol is None:
+            redirected.protocol = "raw"
+    for smartcard in devices.smartcards:
+        if smartcard.type == "tcp" and smartcard.protocol is None:
+            smartcard.protocol = "raw"
+
+
+def _number_ports(kind: list[Chardev]) -> None:
+    """A device without port gets one above the highest so far."""
+    highest = -1
+    for one in kind:
+        if one.target_port is not None and not _is_port(one.target_port):
+            raise XmlError(
+                f"Invalid value for attribute 'port' in element 'target': '{one.target_port}'."
+            )
+        if one.target_port is None:
+            one.target_port = str(highest + 1)
+        highest = max(highest, int(one.target_port))
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _source(one: Chardev) -> None:
+    if one.type == "tcp" and one.protocol is None:
+        one.protocol = "raw"
+    for source in one.sources:
+        if one.type in ("unix", "tcp") and source.mode is None:
+            source.mode = "connect"
+    if one.type in ("null", "vc", "stdio", "spicevmc"):
+        one.sources = []
+    elif one.type in ("file", "dev", "pipe") and (one.path is None):
+        raise XmlError("Missing source path attribute for char device")
+    elif one.type == "tcp":
+        _tcp_source(one.source)
+
+
+def _tcp_source(source: CharSource | None) -> None:
+    if source is None or source.host is None:
+        raise XmlError("Missing source host attribute for char device")
+    if source.service is None:
+        raise XmlError("Missing source service attribute for char device")
+
+
+def _graphics(graphics: Graphics) -> None:
+    if graphics.type in ("vnc", "spice", "rdp"):
+        _listens(graphics)
+    if graphics.type == "vnc":
+        _vnc_ports(graphics)
+    elif graphics.type == "spice":
+        _spice_ports(graphics)
+
+
+def _listens(graphics: Graphics) -> None:
+    if not graphics.listens:
+        if graphics.socket is not None:
+            graphics.listens = [Listen(type="socket", socket=graphics.socket)]
+        elif graphics.type == "spice" and not (
+            graphics.autoport or graphics.port or graphics.tls_port or graphics.listen
+        ):
+            graphics.listens = [Listen(type="none")]
+        else:
+            graphics.listens = [Listen(type="address", address=graphics.listen)]
+    first = graphics.listens[0]
+    if first.type == "address":
+        if graphics.listen is not None and first.address not in (None, graphics.listen):
+            raise XmlError(
+                f"graphics 'listen' attribute '{graphics.listen}' must match 'address' attribute"
+                f" of first listen element (found '{first.address}')"
+            )
+        first.address = first.address or graphics.listen
+        graphics.listen = first.address
+    elif first.type == "socket" and first.socket is not None:
+        graphics.socket = first.socket
+
+
+def _vnc_ports(graphics: Graphics) -> None:
+    if graphics.listens[0].type in ("socket", "none"):
+        graphics.port = graphics.autoport = None
+        return
+    if graphics.port in (None, -1, 0) or graphics.autoport:
+        graphics.port = -1
+        graphics.autoport = True
+    else:
+        graphics.autoport = False
+
+
+def _spice_ports(graphics: Graphics) -> None:
+    if graphics.listens[0].type in ("socket", "none"):
+        graphics.port = graphics.tls_port = graphics.autoport = None
+        return
+    if graphics.port == -1 and graphics.tls_port == -1:
+        graphics.autoport = True
+    if graphics.autoport:
+        graphics.port = graphics.tls_port = None
+    else:
+        graphics.autoport = False
+
+
+def complete_video(video: Video, *, first: bool) -> None:
+    """Sizes are rounded up to a power of two, as QEMU does."""
+    if video.model is None:
+        video.model = VideoModel()
+    model = video.model
+    if model.type is None or model.type == "default":
+        model.type = VIDEO_DEFAULT
+    if model.type == "none":
+        video.model = VideoModel(type="none")
+        return
+    if model.type not in WITHOUT_VRAM:
+        model.vram = _power_of_two(model.vram or (QXL_RAM_KIB if model.type == "qxl" else VRAM_KIB))
+    if model.type == "qxl":
+        model.ram = _power_of_two(model.ram or QXL_RAM_KIB)
+        model.vgamem = _power_of_two(model.vgamem or VRAM_KIB)
+    model.heads = model.heads or 1
+    if first and model.primary is None:
+        model.primary = True
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def _small(d: DomainDef) -> None:
+    devices = d.devices
+    for sound in devices.sounds:
+        if sound.model is None:
+            raise XmlError("Missing required attribute 'model' in element 'sound'")
+    for watchdog in devices.watchdogs:
+        watchdog.action = watchdog.action or "reset"
+    for panic in devices.panics:
+        panic.model = panic.model or "isa"
+    for filesystem in devices.filesystems:
+        if filesystem.type == "mount":
+            filesystem.accessmode = filesystem.accessmode or "passthrough"
+    for hostdev in devices.hostdevs:
+        if hostdev.managed is None and hostdev.mode == "subsystem":
+            hostdev.managed = False
+    for one in devices.inputs:
+        if one.bus is None:
+            one.bus = DEFAULT_INPUT_BUS.get(one.type)
+    for tpm in devices.tpms:
+        if tpm.model is None:
+            tpm.model = "tpm-tis"
+    if devices.vsock is not None:
+        devices.vsock.model = devices.vsock.model or "virtio"
+        if devices.vsock.cid_auto is None and devices.vsock.cid is None:
+            devices.vsock.cid_auto = True
+        elif devices.vsock.cid_auto is None:
+            devices.vsock.cid_auto = False
+    for rng in devices.rngs:
+        backend = rng.backend
+        if backend is not None and backend.model == "random" and backend.path is None:
+            backend.path = "/dev/random"
+    audio_ids = {audio.id for audio in devices.audios}
+    for audio in devices.audios:
+        if audio.id is None:
+            audio.id = _free_id(audio_ids)
+    if len(audio_ids) < len(devices.audios) and None not in audio_ids:
+        raise ConfigUnsupported("audio ID must be unique")
+
+
+def _free_id(used: set[int | None]) -> int:
+    number = 1
+    while number in used:
+        number += 1
+    used.add(number)
+    return number
+
+
+def default_audio(d: DomainDef) -> Audio | None:
+    """The backend of a guest that names none; None where a display brings its own."""
+    if not d.devices.graphics:
+        return Audio(id=1, type="none")
+    found: str | None = None
+    for graphics in d.devices.graphics:  # the last display that says something decides
+        found = AUDIO_OF_DISPLAY.get(graphics.type, found)
+    return Audio(id=1, type=found) if found is not None else None

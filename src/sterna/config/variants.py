@@ -1,0 +1,119 @@
+"""One definition in its several shapes: without its live state, for another host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sterna.config.clone import clone
+from sterna.config.implicit import arrange, is_i440fx
+from sterna.config.model import (
+    Audio,
+    Chardev,
+    Controller,
+    Disk,
+    DomainDef,
+    Input,
+    PciAddress,
+)
+from sterna.config.model.address import USER_ALIAS
+from sterna.config.model.interface import GENERATED_TAPS
+
+# Where a daemon keeps the sockets of channels it names itself, whatever its root directory is.
+_OWN_CHANNEL = re.compile(r"/channel/target/(domain-[^/]+/|[^/]+\.)(?P<name>[^/]+)\Z")
+
+
+def strip_live(d: DomainDef) -> None:
+    """Forget, in place, what only a running guest has: every definition is read this way.
+
+    Aliases (but the user's own), pseudo terminals, generated tap names and socket paths, block
+    node indexes, running block copies.
+    """
+    d.id = None
+    d.original_cpu = None
+    for device in d.all_devices():
+        if device.alias is not None and not device.alias.startswith(USER_ALIAS):
+            device.alias = None
+        if isinstance(device.address, PciAddress) and device.address.is_empty:
+            device.address = None
+    for disk in d.devices.disks:
+        _strip_disk(disk)
+    for nic in d.devices.interfaces:
+        if nic.target is not None and nic.target.startswith(GENERATED_TAPS):
+            nic.target = None
+        if nic.source is not None:
+            nic.source.portid = None
+    for chardev in _chardevs(d):
+        _strip_chardev(chardev)
+    for graphics in d.devices.graphics:
+        graphics.websocket_generated = None
+        for listen in graphics.listens:
+            if listen.from_config:
+                listen.address = listen.from_config = None
+                graphics.listen = None
+
+
+def _chardevs(d: DomainDef) -> Iterator[Chardev]:
+    devices = d.devices
+    for kind in (devices.serials, devices.parallels, devices.consoles, devices.channels):
+        yield from kind
+
+
+def _strip_disk(disk: Disk) -> None:
+    disk.mirror = None
+    if disk.source is not None:
+        disk.source.index = None
+    if disk.backing is not None and disk.backing.detected:
+        disk.backing = None
+    link = disk.backing
+    while link is not None:
+        link.index = None
+        if link.source is not None:
+            link.source.index = None
+        link = link.backing
+
+
+def _strip_chardev(one: Chardev) -> None:
+    one.tty = None
+    one.target_state = None
+    if one.type == "pty":
+        one.sources = []
+    if one.type == "unix" and one.target_type == "virtio" and one.path is not None:
+        own = _OWN_CHANNEL.search(one.path)
+        if own is not None and own["name"] == one.target_name:
+            one.sources = []
+
+
+def migratable(d: DomainDef) -> DomainDef:
+    """A copy for another host, perhaps with an older libvirt.
+
+    As libvirt's XML_MIGRATABLE: no live state, the processor as it was asked for, and none of the
+    devices every peer adds by itself and older ones did not know in XML.
+    """
+    cpu = d.original_cpu
+    d = clone(d)
+    if cpu is not None:
+        d.cpu = clone(cpu)
+    strip_live(d)
+    arrange(d)
+    devices = d.devices
+    devices.controllers = [c for c in devices.controllers if not _implied(c, d)]
+    devices.inputs = [one for one in devices.inputs if one != Input(type="keyboard", bus="ps2")]
+    devices.audios = [one for one in devices.audios if one not in (Audio(id=1, type="none"),)]
+    d.seclabels = [label for label in d.seclabels if label.type != "dynamic"]
+    for graphics in devices.graphics:
+        if graphics.type == "vnc" and graphics.autoport:
+            graphics.port = -1
+    return d
+
+
+def _implied(controller: Controller, d: DomainDef) -> bool:
+    """Whether every libvirt adds this controller to this machine by itself."""
+    if controller.index != 0 or controller.alias is not None:
+        return False
+    if not is_i440fx(d):
+        return False
+    usb = d.devices.controllers_of("usb")
+    return controller == Controller(type="pci", index=0, model="pci-root") or (
+        controller.type == "usb" and controller.model == "piix3-uhci" and len(usb) == 1
+    )
