@@ -1,0 +1,235 @@
+"""Guests over real QEMUs: what the unit tests say of the fake holds for the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sterna.errors import InternalError, OperationInvalid
+from sterna.guest import modify, screenshot, stats
+from sterna.guest.console import Consoles
+from sterna.guest.flags import StartFlags
+from sterna.guest.recover import recover
+from sterna.guest.states import RunningReason, ShutoffReason, State
+from support.links import FakeLink
+from support.real_host import real_host
+
+pytestmark = pytest.mark.qemu
+
+UUID = "6f2b1bb8-1111-4222-8333-444455556666"
+
+
+def xml(devices: str = "", more: str = "") -> str:
+    return (
+        f"<domain type='qemu'><name>life</name><uuid>{UUID}</uuid>"
+        "<memory unit='MiB'>32</memory><vcpu current='1'>2</vcpu>"
+        f"<os><type arch='x86_64' machine='pc'>hvm</type></os>{more}"
+        f"<devices><serial type='pty'/>{devices}</devices></domain>"
+    )
+
+
+@pytest.fixture(scope="session")
+def probe_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("probe")
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_from_define_to_undefine(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.define(xml())
+        await guest.start()
+        assert guest.running is not None
+        pid = guest.running.pid
+        assert guest.live is not None
+        assert (guest.live.devices.serials[0].path or "").startswith("/dev/pts/")
+        assert guest.live.devices.consoles[0].tty == guest.live.devices.serials[0].path
+        await guest.suspend()
+        await guest.resume()
+        await guest.reset()
+        await guest.destroy()
+        assert not alive(pid)
+        await guest.undefine()
+        assert host.lifecycle == [
+            "DEFINED/ADDED",
+            "RESUMED/UNPAUSED",
+            "STARTED/BOOTED",
+            "SUSPENDED/PAUSED",
+            "RESUMED/UNPAUSED",
+            "SHUTDOWN/HOST",
+            "STOPPED/DESTROYED",
+            "UNDEFINED/REMOVED",
+        ]
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_a_hanging_qemu_dies_with_its_connection(tmp_path: Path, probe_cache: Path) -> None:
+    """L3: stopped with SIGSTOP it answers nothing and obeys no SIGTERM."""
+    async with real_host(tmp_path, probe_cache) as host:
+        link = FakeLink()
+        guest = await host.registry.create(xml(), StartFlags.AUTODESTROY, link)
+        running = guest.running
+        assert running is not None
+        os.kill(running.pid, signal.SIGSTOP)
+        hanging = asyncio.ensure_future(guest.suspend())
+        await asyncio.sleep(0.01)
+        began = time.monotonic()
+        link.close()
+        await running.stopped.wait()
+        assert time.monotonic() - began < 1.0
+        assert not alive(running.pid)
+        with pytest.raises((InternalError, OperationInvalid)):
+            await hanging
+        assert host.lifecycle[-2:] == ["SHUTDOWN/HOST", "STOPPED/DESTROYED"]
+
+
+async def test_a_start_that_fails_quotes_qemu(tmp_path: Path, probe_cache: Path) -> None:
+    disk = "<disk type='file'><source file='/absent/disk.raw'/><target dev='vda'/></disk>"
+    async with real_host(tmp_path, probe_cache) as host:
+        with pytest.raises(InternalError, match=r"/absent/disk\.raw"):
+            await host.registry.create(xml(disk))
+        assert len(host.registry) == 0
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_a_qemu_killed_by_others_is_noticed(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.define(xml())
+        await guest.start()
+        running = guest.running
+        assert running is not None
+        os.kill(running.pid, signal.SIGKILL)
+        await running.stopped.wait()
+        assert (guest.state, guest.reason) == (State.SHUTOFF, ShutoffReason.CRASHED)
+        assert host.lifecycle[-1] == "STOPPED/FAILED"
+
+
+async def test_a_later_daemon_finds_the_guest_again(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache, keep=True) as first:
+        guest = await first.registry.create(xml())
+        assert guest.running is not None
+        pid = guest.running.pid
+    assert alive(pid)
+    async with real_host(tmp_path, probe_cache) as second:
+        await recover(second.registry)
+        guest = second.registry.lookup_by_name("life")
+        assert (guest.state, guest.reason) == (State.RUNNING, RunningReason.BOOTED)
+        await guest.suspend()
+        await guest.destroy()
+        # We are its parent still, though not as the second host: collect it here.
+        assert os.waitpid(pid, 0)[0] == pid
+
+
+async def test_managed_save_and_the_start_after_it(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.define(xml())
+        await guest.start()
+        await guest.managed_save()
+        assert (guest.state, guest.reason) == (State.SHUTOFF, ShutoffReason.SAVED)
+        image = tmp_path / "save" / "life.save"
+        assert image.stat().st_size > 100_000
+        host.events.clear()
+        await guest.start()
+        assert (guest.state, guest.reason) == (State.RUNNING, RunningReason.RESTORED)
+        assert host.lifecycle == ["STARTED/RESTORED", "RESUMED/FROM_SNAPSHOT"]
+        assert not image.exists()
+
+
+async def test_save_and_restore_of_a_transient_paused_guest(
+    tmp_path: Path, probe_cache: Path
+) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml(), StartFlags.PAUSED)
+        path = tmp_path / "x.save"
+        await guest.save(path)
+        assert len(host.registry) == 0
+        guest = await host.registry.restore(path)
+        assert guest.state is State.PAUSED
+        with pytest.raises(OperationInvalid, match="already active"):
+            await host.registry.restore(path)
+
+
+async def test_a_save_nobody_can_write_leaves_the_guest_running(
+    tmp_path: Path, probe_cache: Path
+) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml())
+        with pytest.raises(Exception, match="No such file"):
+            await guest.save(tmp_path / "absent" / "x.save")
+        assert (guest.state, guest.reason) == (State.RUNNING, RunningReason.SAVE_CANCELED)
+        assert guest.job is None
+
+
+async def test_numbers_of_a_running_guest(tmp_path: Path, probe_cache: Path) -> None:
+    disk = tmp_path / "d.raw"
+    disk.write_bytes(bytes(1 << 20))
+    devices = (
+        f"<disk type='file'><driver name='qemu' type='raw'/><source file='{disk}'/>"
+        "<target dev='vda' bus='virtio'/></disk>"
+    )
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml(devices))
+        [(_, found)] = await stats.all_stats([guest])
+        values = {stat.name: stat.value for stat in found}
+        assert values["vcpu.current"] == 1
+        assert values["block.0.capacity"] == 1 << 20
+        assert values["balloon.current"] == 32 * 1024
+        assert "vcpu.0.time" in values
+        assert (await stats.block_info(guest, "vda")).capacity == 1 << 20
+        await modify.set_vcpus(guest, 2)
+        assert len(stats.vcpus(guest)) == 2
+        await guest.destroy()
+
+
+async def test_a_hanging_qemu_delays_no_statistics(tmp_path: Path, probe_cache: Path) -> None:
+    """L6."""
+    disk = tmp_path / "d.raw"
+    disk.write_bytes(bytes(1 << 20))
+    devices = (
+        f"<disk type='file'><driver name='qemu' type='raw'/><source file='{disk}'/>"
+        "<target dev='vda' bus='virtio'/></disk>"
+    )
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml(devices))
+        await stats.all_stats([guest])
+        assert guest.running is not None
+        os.kill(guest.running.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        [(_, found)] = await stats.all_stats([guest])
+        assert time.monotonic() - began < 1.0
+        assert {s.name: s.value for s in found}["block.0.capacity"] == 1 << 20
+        os.kill(guest.running.pid, signal.SIGCONT)
+
+
+async def test_one_person_at_a_console(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml())
+        consoles, taken = Consoles(), []
+        first = consoles.open_console(guest, None, 0, lambda: taken.append(1))
+        with pytest.raises(Exception, match="Active console session exists for this domain"):
+            consoles.open_console(guest, "serial0", 0, lambda: None)
+        second = consoles.open_console(guest, None, 1, lambda: taken.append(2))
+        assert taken == [1]
+        first.close()
+        await guest.destroy()
+        assert taken == [1, 2]
+        second.close()
+
+
+async def test_a_picture_of_the_screen(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml("<graphics type='vnc'/>"))
+        assert guest.live is not None
+        assert (guest.live.devices.graphics[0].port or 0) >= 5900
+        shot = await screenshot.take(guest)
+        with os.fdopen(shot.fd, "rb") as stream:
+            assert stream.read(8) == b"\x89PNG\r\n\x1a\n"
+        assert shot.mime == "image/png"
+        await guest.destroy()
