@@ -4,6 +4,7 @@ a real libvirtd, and the same bad packets to both daemons."""
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -14,11 +15,17 @@ from typing import Any
 
 import pytest
 
-from sterna.errors import InternalError, NoDomain, NoSupport, RpcError
-from sterna.rpc.asyncio_shell import Call, ClientConnection, ServerConnection, ServerStream
+from sterna.errors import InternalError, NoDomain, NoSupport, RpcError, SystemCallError
+from sterna.rpc.asyncio_shell import (
+    Call,
+    ClientConnection,
+    ClientStream,
+    ServerConnection,
+    ServerStream,
+)
 from sterna.rpc.calls import KEEPALIVE_PROGRAM, Keepalive
 from sterna.rpc.frame import PacketType, Status, build
-from sterna.rpc.msg_common import Dom
+from sterna.rpc.msg_common import Dom, Hole
 from sterna.rpc.msg_connect import (
     AuthListRet,
     ConnectGetHostnameRet,
@@ -30,7 +37,9 @@ from sterna.rpc.msg_connect import (
 )
 from sterna.rpc.msg_device import DomainScreenshotRet
 from sterna.rpc.msg_domain import (
+    DomainCreateXmlArgs,
     DomainDefineXmlArgs,
+    DomainDestroyArgs,
     DomainGetStateRet,
     DomainLookupByNameArgs,
     DomainLookupByNameRet,
@@ -43,6 +52,14 @@ from sterna.rpc.msg_event import (
     DomainEventCallbackLifecycleMsg,
 )
 from sterna.rpc.msg_nodedev import NodeDeviceUpdateArgs
+from sterna.rpc.msg_qemu import DomainMonitorCommandWithFilesArgs
+from sterna.rpc.msg_storage import (
+    StoragePoolCreateXmlArgs,
+    StoragePoolDestroyArgs,
+    StorageVolCreateXmlArgs,
+    StorageVolDownloadArgs,
+    StorageVolUploadArgs,
+)
 from support.clients import PLAIN, SYSTEM_PYTHON, VIRSH
 from support.real_libvirtd import RealLibvirtd, available
 from support.wire import call_packet, packets
@@ -271,6 +288,94 @@ async def test_our_client_speaks_with_libvirtd(libvirtd: RealLibvirtd) -> None:
     await asyncio.sleep(0.5)  # pings both ways
     await client.call("CONNECT_CLOSE")
     assert await client.wait_closed() == "the peer closed the connection"
+
+
+@asynccontextmanager
+async def session(libvirtd: RealLibvirtd) -> AsyncIterator[ClientConnection]:
+    client = await ClientConnection.connect_unix(libvirtd.socket)
+    await client.call("AUTH_LIST")
+    await client.call("CONNECT_OPEN", ConnectOpenArgs("qemu:///system", 0))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+async def received(stream: ClientStream) -> tuple[bytes, int]:
+    """A stream's data with its holes filled, and how many bytes of it were holes."""
+    data, holes = bytearray(), 0
+    while (item := await stream.receive()) is not None:
+        if isinstance(item, Hole):
+            holes += item.length
+            data += bytes(item.length)
+        else:
+            data += item
+    await stream.finish()
+    return bytes(data), holes
+
+
+async def test_our_streams_with_libvirtd(libvirtd: RealLibvirtd, short_dir: Path) -> None:
+    size = 6 << 20
+    data = os.urandom(1 << 20) + bytes(4 << 20) + os.urandom(1 << 20)
+    pool_xml = f"<pool type='dir'><name>wire</name><target><path>{short_dir}</path></target></pool>"
+    vol_xml = (
+        f"<volume><name>v</name><capacity>{size}</capacity><allocation>0</allocation></volume>"
+    )
+    async with session(libvirtd) as client:
+        made = await client.call("STORAGE_POOL_CREATE_XML", StoragePoolCreateXmlArgs(pool_xml, 0))
+        vol = (
+            await client.call(
+                "STORAGE_VOL_CREATE_XML", StorageVolCreateXmlArgs(made.pool, vol_xml, 0)
+            )
+        ).vol
+        assert Path(vol.key) == short_dir / "v"
+        upload = StorageVolUploadArgs(vol, 0, size, 1)
+        stream = await client.open_stream("STORAGE_VOL_UPLOAD", upload, sparse=True)
+        await stream.send(data[: 1 << 20])
+        await stream.send_hole(4 << 20)
+        await stream.send(data[5 << 20 :])
+        await stream.finish()
+        assert (short_dir / "v").read_bytes() == data
+        for flags in (0, 1):
+            download = StorageVolDownloadArgs(vol, 0, 0, flags)
+            stream = await client.open_stream("STORAGE_VOL_DOWNLOAD", download, sparse=bool(flags))
+            got, holes = await received(stream)
+            assert got == data
+            assert holes == (4 << 20) * flags
+        # Given up in the middle, and still there for the next one.
+        download = StorageVolDownloadArgs(vol, 0, 0, 0)
+        stream = await client.open_stream("STORAGE_VOL_DOWNLOAD", download)
+        await stream.receive()
+        await stream.abort()
+        # More than the call said is refused in the stream.
+        stream = await client.open_stream(
+            "STORAGE_VOL_UPLOAD", StorageVolUploadArgs(vol, 0, 1000, 0)
+        )
+        with pytest.raises(SystemCallError, match="cannot write to stream") as caught:
+            await upload_too_much(stream)
+        assert caught.value.errno == errno.ENOSPC
+        await client.call("STORAGE_POOL_DESTROY", StoragePoolDestroyArgs(made.pool))
+
+
+async def upload_too_much(stream: ClientStream) -> None:
+    await stream.send(bytes(1 << 20))
+    await stream.finish()
+
+
+async def test_our_descriptors_with_libvirtd(libvirtd: RealLibvirtd, short_dir: Path) -> None:
+    async with session(libvirtd) as client:
+        made = await client.call("DOMAIN_CREATE_XML", DomainCreateXmlArgs(XML, 1))
+        try:
+            with (short_dir / "file").open("wb") as file:
+                command = '{"execute":"add-fd","arguments":{"fdset-id":5,"opaque":"ours"}}'
+                args = DomainMonitorCommandWithFilesArgs(made.dom, command, 0)
+                ret = await client.call("DOMAIN_MONITOR_COMMAND_WITH_FILES", args, [file.fileno()])
+            assert '"fdset-id":5' in ret.result
+            args = DomainMonitorCommandWithFilesArgs(made.dom, '{"execute":"query-fdsets"}', 0)
+            ret = await client.call("DOMAIN_MONITOR_COMMAND_WITH_FILES", args)
+            assert '"opaque":"ours"' in ret.result
+        finally:
+            await client.call("DOMAIN_DESTROY", DomainDestroyArgs(made.dom))
 
 
 ASK = call_packet("CONNECT_GET_LIB_VERSION", serial=99)

@@ -55,7 +55,7 @@ class ServerConnection(Connection):
         transport: what carries the bytes if it is not the plain socket.
 
     Raises:
-        OSError: the client is gone already.
+        OSError: the client is gone already; the socket is closed then.
     """
 
     def __init__(
@@ -66,7 +66,11 @@ class ServerConnection(Connection):
         limits: Limits | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self.peer = peer_of(sock)
+        try:
+            self.peer = peer_of(sock)
+        except OSError:
+            sock.close()
+            raise
         transport = transport or SocketTransport(sock)
         self._session = ServerSession(
             asyncio.get_running_loop().time(), limits, accept_fds=transport.carries_fds
@@ -110,7 +114,9 @@ class ServerConnection(Connection):
             return
         self._session.reply_error(call, error)
         if call.stream is not None:
-            self.forget_stream(call.stream)
+            stream = self._streams.pop(call.stream, None)
+            if isinstance(stream, ServerStream):
+                stream.end_here()
         self._after_answer()
 
     def send_event(self, name: str | Procedure, message: Message | None) -> None:

@@ -38,7 +38,7 @@ class Stream:
         self._items: deque[bytes | Hole] = deque()
         self._no_more = False
         self._why: Exception | None = None
-        self._arrival: asyncio.Future[None] | None = None
+        self._sleepers: list[asyncio.Future[None]] = []
         self._mark = 0
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -72,11 +72,7 @@ class Stream:
                 raise self._why
             if self._no_more:
                 return None
-            self._arrival = asyncio.get_running_loop().create_future()
-            try:
-                await self._arrival
-            finally:
-                self._arrival = None
+            await self._change()
         item = self._items.popleft()
         self._session.stream_taken(item)
         self._connection.stream_changed()
@@ -123,9 +119,17 @@ class Stream:
         while self._items:
             self._session.stream_taken(self._items.popleft())
 
+    async def _change(self) -> None:
+        """Until something happens to the stream. One task may receive while another finishes."""
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        await sleeper
+
     def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+        sleepers, self._sleepers = self._sleepers, []
+        for sleeper in sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     async def _wait_writable(self) -> None:
         await self._connection.wait_written(self._mark)
@@ -157,8 +161,15 @@ class ServerStream(Stream):
     def fail(self, error: SternaError) -> None:
         """End the stream with an error. Harmless if it has ended."""
         self._session.stream_fail(self._state, error)
-        self._drop_items()
+        self.end_here()
         self._done()
+
+    def end_here(self) -> None:
+        """We have ended it: whoever of ours still waits for input waits in vain."""
+        if self._why is None:
+            self._why = StreamClosed("the stream was ended here")
+        self._drop_items()
+        self._wake()
 
     def connection_ended(self, lost: ConnectionLost) -> None:
         """See `Stream`. A handler of ours is not to blame: it gets a `StreamClosed`."""
@@ -200,9 +211,5 @@ class ClientStream(Stream):
     async def _wait_ended(self) -> None:
         self._drop_items()
         while not self._state.ended:
-            self._arrival = asyncio.get_running_loop().create_future()
-            try:
-                await self._arrival
-            finally:
-                self._arrival = None
+            await self._change()
             self._drop_items()

@@ -316,11 +316,9 @@ async def test_reading_goes_on_when_there_is_room_again(ends: Ends) -> None:
     keeper = Collects()
     connection, sock = ends.server(keeper, limits=limits)
     await send(sock, call_packet("CONNECT_GET_CAPABILITIES") * 100)
-    answered = 0
-    for n in range(100):
-        await until(lambda: len(keeper.calls) > answered)
-        connection.reply(keeper.calls[n], ConnectGetCapabilitiesRet("x"))
-        answered = n + 1
+    for _ in range(100):
+        await until(lambda: keeper.calls and not keeper.calls[-1].answered)
+        connection.reply(keeper.calls[-1], ConnectGetCapabilitiesRet("x"))
     assert connection.calls_running == 0
     assert len(packets(await read(sock, 100 * 36))) == 100
 
@@ -416,6 +414,14 @@ async def test_a_reset_over_tcp(ends: Ends) -> None:
     sock.close()
     await until(connection.peer_gone)
     await ended(connection)
+
+
+async def test_a_client_that_never_was(ends: Ends) -> None:
+    sock = socket.socket(socket.AF_INET)
+    before = len(open_fds())
+    with pytest.raises(OSError, match="not connected"):
+        ServerConnection(sock, hostname)
+    assert len(open_fds()) == before - 1
 
 
 # -- keepalive

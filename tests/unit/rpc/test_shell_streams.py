@@ -354,6 +354,44 @@ async def test_no_stream_on_an_ended_connection(ends: Ends) -> None:
         await stream.send(b"x")
 
 
+async def test_one_task_receives_while_another_finishes(ends: Ends) -> None:
+    async def work(stream: ServerStream) -> None:
+        while await stream.receive() is not None:
+            pass
+        await stream.finish()
+
+    daemon = Daemon(work)
+    _, _, stream = await opened(ends, daemon, CONSOLE)
+    reading = asyncio.ensure_future(stream.receive())
+    await asyncio.sleep(0)
+    await stream.finish()
+    assert await reading is None
+    await daemon.done()
+
+
+@pytest.mark.parametrize("by_reply", [True, False])
+async def test_our_own_end_wakes_who_receives(ends: Ends, by_reply: bool) -> None:
+    calls: list[Call] = []
+    connection, client = ends.pair(lambda _, call: calls.append(call))
+    task = asyncio.ensure_future(client.open_stream(*CONSOLE))
+    await until(lambda: calls)
+    stream = connection.open_stream(calls[0])
+    reading = asyncio.ensure_future(stream.receive())
+    await asyncio.sleep(0)
+    if by_reply:
+        connection.reply_error(calls[0], OperationFailed("no"))
+        with pytest.raises(OperationFailed):
+            await task
+    else:
+        connection.reply(calls[0])
+        stream.fail(OperationFailed("no"))
+        with pytest.raises(OperationFailed):
+            await (await task).receive()
+    with pytest.raises(StreamClosed, match="ended here"):
+        await reading
+    assert not connection._streams
+
+
 async def test_a_confirmation_needs_a_finish(ends: Ends) -> None:
     async def work(stream: ServerStream) -> None:
         with pytest.raises(LocalMistake):
