@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sterna.host.cpu_features import from_cpuinfo, from_qemu, in_order
+from sterna.host.cpu_peers import peer_features
 from sterna.host.files import ROOT, read_text
 from sterna.host.support import CpuExpansion, GuestSupport
 
@@ -48,12 +49,16 @@ class HostCpu:
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A CPU model that XML may name. `vendor` is the XML's, None for a generic one."""
+    """A CPU model that XML may name. `vendor` is the XML's, None for a generic one.
+
+    `features` are what QEMU builds, `peer_features` what other programs take the name for.
+    """
 
     name: str
     vendor: str | None
     signature: Signature
     features: frozenset[str]
+    peer_features: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,15 @@ def vendor_of(support: GuestSupport, name: str) -> str | None:
 
 def named_models(support: GuestSupport, virt_type: str) -> dict[str, NamedModel]:
     """Return the models that XML may name, by name, as QEMU builds them under this virt type."""
+    # What KVM builds depends on the host, so TCG's is what peers' tables are compared with.
+    plain = support.cpu_models.get("qemu", {})
     return {
         name: NamedModel(
             name=name,
             vendor=vendor_of(support, name),
             signature=_signature(expansion),
-            # QEMU sets "hypervisor" in every model, libvirt in none: it is always named beside it.
-            features=from_qemu(expansion.features) - {"hypervisor"},
+            features=from_qemu(expansion.features),
+            peer_features=peer_features(name, from_qemu(plain.get(name, expansion).features)),
         )
         for name, expansion in support.cpu_models.get(virt_type, {}).items()
         if is_model_name(name)
@@ -132,7 +139,8 @@ def best_model(
     """Return the model nearest to a set of features, or None if there is none.
 
     The fewest differences win; among equals the vendor's own model before a generic one, then one
-    of the same family and model. A model of another vendor never does.
+    of the same family and model. A model of another vendor never does. A difference is what has
+    to be named, be it for QEMU or for a peer.
 
     Args:
         features: what the CPU has, the XML's names.
@@ -140,26 +148,20 @@ def best_model(
         may_disable: allow models with features that the CPU lacks, to be switched off.
     """
     own = VENDORS.get(vendor)
-    found: list[tuple[tuple[int, bool, bool, str], NamedModel]] = []
+    found: list[tuple[tuple[int, bool, bool, str], BestModel]] = []
     for model in models:
-        missing = model.features - features
+        extra = features - (model.features & model.peer_features)
+        missing = (model.features | model.peer_features) - features - {"hypervisor"}
         if model.vendor not in (own, None) or (missing and not may_disable):
             continue
         other_product = signature is None or (model.signature.family, model.signature.model) != (
             signature.family,
             signature.model,
         )
-        distance = len(features - model.features) + len(missing)
-        found.append(((distance, model.vendor is None, other_product, model.name), model))
-    if not found:
-        return None
-    chosen = min(found, key=lambda entry: entry[0])[1]
-    return BestModel(
-        chosen,
-        own,
-        tuple(in_order(features - chosen.features)),
-        tuple(in_order(chosen.features - features)),
-    )
+        rank = (len(extra) + len(missing), model.vendor is None, other_product, model.name)
+        best = BestModel(model, own, tuple(in_order(extra)), tuple(in_order(missing)))
+        found.append((rank, best))
+    return min(found, key=lambda entry: entry[0])[1] if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ answers and error texts are libvirt's (9.0, observed).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from lxml import etree
@@ -79,7 +79,8 @@ def parse_cpu(xml: str, models: Mapping[str, NamedModel]) -> WantedCpu:
     model = models.get(name)
     if model is None:
         raise InternalError(f"Unknown CPU model {name}", domain=ErrorDomain.CPU)
-    by_policy: dict[str, set[str]] = {"require": set(model.features)}
+    # A document means what its author's program takes the model's name for.
+    by_policy: dict[str, set[str]] = {"require": set(model.peer_features)}
     for element in root.iterfind("feature"):
         feature, policy = element.get("name", ""), element.get("policy", "require")
         if not is_feature(feature):
@@ -162,7 +163,8 @@ def baseline_xml(
     cpuid_vendor = _CPUID_VENDORS.get(vendor or "", "")
     # A host's own CPU is named without switching anything off; a guest's may have been.
     may_disable = any(cpu.disabled for cpu in wanted)
-    best = best_model(models.values(), common, cpuid_vendor, may_disable=may_disable)
+    as_documents = [replace(model, features=model.peer_features) for model in models.values()]
+    best = best_model(as_documents, common, cpuid_vendor, may_disable=may_disable)
     if best is None:
         raise CpuIncompatible("CPUs are incompatible")
     xml = XmlText()

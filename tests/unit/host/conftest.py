@@ -100,7 +100,7 @@ def emulator() -> GuestSupport:
     amd, intel = "AuthenticAMD", "GenuineIntel"
     tcg = {
         "kvm64": expansion(intel, 15, 6, "fpu", "sse"),
-        "EPYC": expansion(amd, 23, 1, "fpu", "sse", "sse2", "sse4.1", "pclmulqdq", "svm"),
+        "EPYC-Genoa": expansion(amd, 23, 1, "fpu", "sse", "sse2", "sse4.1", "pclmulqdq", "svm"),
         "Opteron_G1": expansion(amd, 15, 6, "fpu", "sse", "sse2"),
         "Nehalem": expansion(intel, 6, 26, "fpu", "sse", "sse2", "sse4.1", "pclmulqdq"),
         "max": expansion(amd, 15, 107, "fpu", "sse", "sse2", "sse4.1", "svm", "lahf-lm", "vmx-ept"),
@@ -111,9 +111,9 @@ def emulator() -> GuestSupport:
         for name, model in tcg.items()
     }
     kvm["host"] = expansion(amd, 23, 1, "fpu", "sse", "sse2", "sse4.1", "pclmulqdq", "x2apic")
-    names = ("max", "host", "kvm64", "EPYC", "EPYC-v1", "Opteron_G1", "Nehalem")
+    names = ("max", "host", "kvm64", "EPYC-Genoa", "EPYC-Genoa-v1", "Opteron_G1", "Nehalem")
     definitions = tuple(
-        CpuDefinition(name, ("svm",) if name.startswith("EPYC") else ()) for name in names
+        CpuDefinition(name, ("svm",) if name.startswith("EPYC-Genoa") else ()) for name in names
     )
     return GuestSupport(
         emulator="/usr/bin/qemu-system-x86_64",

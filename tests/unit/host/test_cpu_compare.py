@@ -24,7 +24,7 @@ def models(emulator: GuestSupport) -> dict[str, NamedModel]:
             "<cpu><model>Opteron_G1</model><vendor>AMD</vendor><feature name='x2apic'/></cpu>",
             Comparison.IDENTICAL,
         ),
-        ("<cpu><model>EPYC</model></cpu>", Comparison.INCOMPATIBLE),
+        ("<cpu><model>EPYC-Genoa</model></cpu>", Comparison.INCOMPATIBLE),
         ("<cpu match='strict'><model>kvm64</model></cpu>", Comparison.INCOMPATIBLE),
         ("<cpu><model>kvm64</model><vendor>Intel</vendor></cpu>", Comparison.INCOMPATIBLE),
         (
@@ -48,7 +48,7 @@ def test_compare(models: dict[str, NamedModel], document: str, answer: Compariso
 
 
 def test_the_reason_is_told_when_asked_for(models: dict[str, NamedModel]) -> None:
-    wanted = parse_cpu("<cpu><model>EPYC</model></cpu>", models)
+    wanted = parse_cpu("<cpu><model>EPYC-Genoa</model></cpu>", models)
     with pytest.raises(CpuIncompatible, match=r"required features: pclmuldq, sse4\.1, svm"):
         compare_cpu(wanted, HOST, AMD, fail_if_incompatible=True)
 
@@ -61,7 +61,7 @@ def test_the_reason_is_told_when_asked_for(models: dict[str, NamedModel]) -> Non
         ("<cpu/>", XmlError, "Missing CPU model name"),
         ("<cpu><model>Foo</model></cpu>", InternalError, "Unknown CPU model Foo"),
         (
-            "<cpu><model>EPYC</model><feature name='x'/></cpu>",
+            "<cpu><model>EPYC-Genoa</model><feature name='x'/></cpu>",
             InternalError,
             "Unknown CPU feature x",
         ),
@@ -82,7 +82,7 @@ def test_entities_are_not_expanded(models: dict[str, NamedModel]) -> None:
 
 def test_baseline_is_what_all_have(models: dict[str, NamedModel]) -> None:
     documents = [
-        "<cpu><model>EPYC</model><vendor>AMD</vendor></cpu>",
+        "<cpu><model>EPYC-Genoa</model><vendor>AMD</vendor></cpu>",
         "<cpu><model>Opteron_G1</model><vendor>AMD</vendor><feature name='sse4.1'/></cpu>",
     ]
     assert baseline_xml(documents, models) == (
@@ -96,7 +96,10 @@ def test_baseline_is_what_all_have(models: dict[str, NamedModel]) -> None:
 
 def test_baseline_expanded_and_limited(models: dict[str, NamedModel]) -> None:
     text = baseline_xml(
-        ["<cpu><model>EPYC</model></cpu>"], models, within=frozenset({"fpu", "sse"}), expand=True
+        ["<cpu><model>EPYC-Genoa</model></cpu>"],
+        models,
+        within=frozenset({"fpu", "sse"}),
+        expand=True,
     )
     assert "<model fallback='forbid'>kvm64</model>" in text
     assert "<vendor>" not in text
@@ -104,9 +107,9 @@ def test_baseline_expanded_and_limited(models: dict[str, NamedModel]) -> None:
 
 
 def test_baseline_keeps_what_a_guest_had_switched_off(models: dict[str, NamedModel]) -> None:
-    document = "<cpu><model>EPYC</model><feature policy='disable' name='svm'/></cpu>"
+    document = "<cpu><model>EPYC-Genoa</model><feature policy='disable' name='svm'/></cpu>"
     text = baseline_xml([document], models)
-    assert "<model fallback='forbid'>EPYC</model>" in text
+    assert "<model fallback='forbid'>EPYC-Genoa</model>" in text
     assert "<feature policy='disable' name='svm'/>" in text
 
 
@@ -115,6 +118,6 @@ def test_no_baseline(models: dict[str, NamedModel]) -> None:
         baseline_xml([], models)
     with pytest.raises(InvalidArg, match="no CPU model specified at index 0"):
         baseline_xml(["<cpu mode='host-passthrough'/>"], models)
-    documents = [f"<cpu><model>{name}</model></cpu>" for name in ("EPYC", "Nehalem")]
+    documents = [f"<cpu><model>{name}</model></cpu>" for name in ("EPYC-Genoa", "Nehalem")]
     with pytest.raises(CpuIncompatible, match="vendors"):
         baseline_xml(documents, models)

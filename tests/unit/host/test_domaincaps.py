@@ -110,13 +110,13 @@ def test_cpu_modes(emulator: GuestSupport) -> None:
     assert kvm.find(path.format("host-passthrough")).get("supported") == "yes"
     assert tcg.find(path.format("host-passthrough")).get("supported") == "no"
     model = kvm.find(path.format("host-model"))
-    assert (model.findtext("model"), model.findtext("vendor")) == ("EPYC", "AMD")
+    assert (model.findtext("model"), model.findtext("vendor")) == ("EPYC-Genoa", "AMD")
     disabled = tcg.findall(path.format("host-model") + "/feature[@policy='disable']")
     assert [feature.get("name") for feature in disabled] == ["pclmuldq"]
     custom = kvm.findall(path.format("custom") + "/model")
     assert [(m.text, m.get("usable"), m.get("vendor")) for m in custom] == [
         ("kvm64", "yes", "unknown"),
-        ("EPYC", "no", "AMD"),
+        ("EPYC-Genoa", "no", "AMD"),
         ("Opteron_G1", "yes", "AMD"),
         ("Nehalem", "yes", "Intel"),
     ]
