@@ -47,7 +47,7 @@ def build_argv(d: DomainDef, caps: QemuCaps, launch: LaunchSpec) -> Argv:
     argv_misc.refuse_unknown(build)
     _machine(build)
     _devices(build)
-    _passthrough(build)
+    build.opt("-msg", "timestamp=on")
     argv_misc.balloon_target(build)
     return Argv(
         args=tuple(build.args),
@@ -82,6 +82,7 @@ def _devices(build: Build) -> None:
     order = BootOrder(build.d)
     argv_controllers.iommu(build)
     argv_controllers.controllers(build)
+    argv_memory.memory_devices(build)
     argv_controllers.hubs(build)
     argv_disks.disks(build, order)
     argv_misc.filesystems(build)
@@ -102,8 +103,9 @@ def _devices(build: Build) -> None:
     argv_misc.balloon(build)
     argv_misc.rngs(build)
     argv_misc.vmcoreinfo(build)
-    argv_machine.tail(build)
-    argv_memory.memory_devices(build)
+    argv_machine.incoming(build)
+    _passthrough(build)
+    argv_machine.sandbox(build)
     argv_misc.shmems(build)
     argv_misc.vsock(build)
     argv_misc.panics(build)
@@ -117,4 +119,3 @@ def _passthrough(build: Build) -> None:
             build.args.append(argument.value or "")
         for variable in extra.envs:
             build.environment[variable.name or ""] = variable.value or ""
-    build.opt("-msg", "timestamp=on")

@@ -269,7 +269,7 @@ def virtio_options(driver: Any) -> dict[str, Any]:
         iommu_platform=driver.iommu,
         ats=driver.ats,
         packed=driver.packed,
-        page_per_vq=driver.page_per_vq,
+        **{"page-per-vq": driver.page_per_vq},
     )
 
 

@@ -44,8 +44,10 @@ def chardev(
     if log_file is not None:
         fd = build.launch.files.get(f"{ident}-log")
         path = log_file if fd is None else build.fdset(fd, f"{alias}-log")
-        append = True if fd is not None else bool(log_append)
-        parts += [f"logfile={escape(path)}", f"logappend={on_off(append)}"]
+        append = True if fd is not None else log_append
+        parts.append(f"logfile={escape(path)}")
+        if append is not None:
+            parts.append(f"logappend={on_off(append)}")
     build.opt("-chardev", ",".join(parts))
     return ident
 
@@ -115,9 +117,8 @@ def _udp(sources: Sequence[CharSource]) -> list[str]:
     there = next((s for s in sources if s.mode == "connect"), CharSource())
     here = next((s for s in sources if s.mode == "bind"), None)
     parts = [f"host={escape(there.host or '')}", f"port={escape(there.service or '')}"]
-    if here is not None:
-        parts.append(f"localaddr={escape(here.host or '')}")
-        parts.append(f"localport={escape(here.service or '0')}")
+    parts.append(f"localaddr={escape((here and here.host) or '')}")
+    parts.append(f"localport={escape((here and here.service) or '0')}")
     return parts
 
 

@@ -14,8 +14,9 @@ from sterna.qemu.argv_build import (
     without_none,
 )
 
-_ORDER = ("pci", "usb", "scsi", "ide", "sata", "virtio-serial", "ccid")
-"""libvirt's order of kinds on the command line (9.0, observed)."""
+_ORDER = ("pci", "usb", "scsi", "ide", "sata", "virtio-serial")
+"""libvirt's order of kinds on the command line. Smartcard
+readers come later, after the hubs they may sit on (9.0, observed)."""
 
 _USB_DRIVERS = {
     "piix3-uhci": "piix3-usb-uhci",
@@ -48,12 +49,18 @@ _VIRTIO_SCSI = {
 
 def controllers(build: Build) -> None:
     for kind in _ORDER:
-        for controller in build.d.devices.controllers:
-            if controller.type == kind:
-                _controller(build, controller)
+        _controllers_of(build, kind)
     for controller in build.d.devices.controllers:
-        if controller.type not in (*_ORDER, "fdc"):
+        if controller.type not in (*_ORDER, "fdc", "ccid"):
             raise refuse(f"controller type '{controller.type}'")
+
+
+def _controllers_of(build: Build, kind: str) -> None:
+    controllers = build.d.devices.controllers_of(kind)
+    if kind != "usb":  # several of one index are one controller, its companions after it
+        controllers.sort(key=lambda controller: controller.index or 0)
+    for controller in controllers:
+        _controller(build, controller)
 
 
 def _controller(build: Build, controller: Controller) -> None:
@@ -186,8 +193,10 @@ def _virtio_serial(build: Build, controller: Controller) -> dict[str, Any]:
 
 
 def hubs(build: Build) -> None:
+    """Append USB hubs, then the smartcard readers."""
     for hub in build.d.devices.hubs:
         build.device({"driver": "usb-hub", "id": build.alias(hub)} | build.usb(hub))
+    _controllers_of(build, "ccid")
 
 
 def iommu(build: Build) -> None:

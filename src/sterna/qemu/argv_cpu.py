@@ -7,8 +7,6 @@ from sterna.errors import ConfigUnsupported, InternalError
 from sterna.qemu.argv_build import Build, escape, on_off, refuse
 
 _POLICIES = {"force": "on", "require": "on", "disable": "off", "forbid": "off"}
-"""Optional features never reach QEMU: whoever checks the guest's CPU against the host's turned
-them into required or disabled ones before (libvirt 9.0, observed: left out)."""
 
 
 def cpu(build: Build) -> None:
@@ -58,9 +56,13 @@ def _model(build: Build, cpu_def: Cpu | None, parts: list[str]) -> str | None:
     if cpu_def.vendor_id:
         parts.append(f"vendor={cpu_def.vendor_id}")
     for feature in cpu_def.features:
-        switch = _POLICIES.get(feature.policy or "require")
-        if switch is not None:
-            parts.append(f"{qemu_feature(feature.name)}={switch}")
+        name = qemu_feature(feature.name)
+        if feature.policy == "optional":
+            able = build.caps.host_features_kvm if build.kvm else build.caps.host_features_tcg
+            if name in able:
+                parts.append(f"{name}=on")
+        else:
+            parts.append(f"{name}={_POLICIES[feature.policy or 'require']}")
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +49,12 @@ class Layer:
 def assign_node_indexes(d: DomainDef) -> None:
     """Number the images of a definition that is about to run, as libvirt does.
 
-    The last disk's images come first, a disk's top image before its backing images; a drive
-    without a medium takes a number too. The numbers make QEMU's node names, and appear in XML
-    as `index`.
+    Top images first, the last disk's before the others', then backing images, again from the
+    last disk on; a drive without a medium takes a number too. The numbers make QEMU's node
+    names, and appear in XML as `index`.
     """
-    for disk, indexes in zip(reversed(d.devices.disks), _numbering(d), strict=True):
-        for image, index in zip(_images(disk), indexes, strict=False):
+    for disk, indexes in zip(d.devices.disks, _numbering(d), strict=True):
+        for image, index in zip(_images(disk), indexes, strict=True):
             if image is not None:
                 image.index = index
 
@@ -69,20 +68,23 @@ def _images(disk: Disk) -> list[DiskSource | BackingStore | None]:
     return images
 
 
-def _numbering(d: DomainDef) -> Iterator[list[int]]:
-    next_index = 1
-    for disk in reversed(d.devices.disks):
-        count = len(_images(disk))
-        yield list(range(next_index, next_index + count))
-        next_index += count
+def _numbering(d: DomainDef) -> list[list[int]]:
+    """For each disk the numbers of its images, top first."""
+    disks = d.devices.disks
+    numbers = [[len(disks) - position] for position in range(len(disks))]
+    next_index = len(disks) + 1
+    for position in reversed(range(len(disks))):
+        backing = len(_images(disks[position])) - 1
+        numbers[position] += range(next_index, next_index + backing)
+        next_index += backing
+    return numbers
 
 
 def layers(build: Build, disk: Disk) -> list[Layer]:
     """A disk's images, top first; empty for a drive without a medium."""
     if disk.source is None or not has_medium(disk):
         return []
-    position = len(build.d.devices.disks) - 1 - build.d.devices.disks.index(disk)
-    fallback = list(_numbering(build.d))[position]
+    fallback = _numbering(build.d)[build.d.devices.disks.index(disk)]
     image_format = disk.driver.type if disk.driver is not None and disk.driver.type else "raw"
     result = []
     kind, source, backing = disk.type, disk.source, disk.backing
@@ -184,7 +186,7 @@ def _layer(build: Build, disk: Disk, layer: Layer, chain: list[Layer]) -> None:
         "node-name": layer.node,
         "read-only": not top or disk.readonly or disk.device == "cdrom",
     }
-    if top and driver.discard not in (None, "default"):
+    if driver.discard not in (None, "default"):
         node["discard"] = driver.discard
     if top and driver.detect_zeroes not in (None, "default"):
         node["detect-zeroes"] = driver.detect_zeroes
@@ -335,7 +337,7 @@ def _details(disk: Disk, properties: dict[str, Any], *, medium: bool) -> None:
     if disk.bus == "usb":
         properties["removable"] = bool(disk.removable)
     cache = cache_mode(disk)
-    if cache is not None and medium and disk.bus != "fdc" and disk.device != "lun":
+    if cache is not None and medium and disk.device != "lun":
         properties["write-cache"] = "on" if cache[2] else "off"
     if disk.serial is not None:
         properties["serial"] = disk.serial

@@ -132,7 +132,7 @@ def _spice(build: Build, display: Graphics) -> None:
         path = listen.socket or display.socket or f"{build.launch.state_dir}/spice.sock"
         parts = ["unix", f"addr={escape(path)}"]
     elif listen.type == "none":
-        parts = []
+        parts = ["port=0"]
     else:
         if display.port is None or display.port < 1:
             raise refuse(f"spice port {display.port}: none was chosen, so it")

@@ -322,14 +322,18 @@ def boot(build: Build) -> None:
             build.opt(flag, value)
     if os.dtb is not None:
         raise refuse("<dtb> on this machine")
-    if os.acpi is not None:
-        raise refuse("<acpi> tables")
+    for table in os.acpi.elements if os.acpi is not None else []:
+        if table.tag != "table" or table.attributes.get("type") != "slic" or not table.text:
+            raise refuse(f"ACPI table of type '{table.attributes.get('type')}'")
+        build.opt("-acpitable", f"sig=SLIC,file={escape(table.text.strip())}")
 
 
-def tail(build: Build) -> None:
-    """Incoming mode, the sandbox, and what comes at the very end."""
+def incoming(build: Build) -> None:
     if build.launch.incoming:
         build.opt("-incoming", "defer")
+
+
+def sandbox(build: Build) -> None:
     if build.launch.sandbox:
         build.opt(
             "-sandbox",

@@ -4,43 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from sterna.config.bitmaps import format_set, parse_set
 from sterna.config.model import DimmAddress, HugePage, MemoryDevice, NumaCell
-from sterna.errors import ConfigUnsupported, InternalError
+from sterna.errors import InternalError
 from sterna.qemu.argv_build import Build, refuse, without_none
 
 _POLICIES = {"strict": "bind", "preferred": "preferred", "interleave": "interleave"}
-
-
-def parse_ranges(text: str) -> list[int]:
-    """Numbers of a set like "0-2,5,^1".
-
-    Raises: ConfigUnsupported if it is none.
-    """
-    chosen: set[int] = set()
-    try:
-        for word in text.replace(" ", "").split(","):
-            if word.startswith("^"):
-                chosen.discard(int(word[1:]))
-                continue
-            low, _, high = word.partition("-")
-            first, last = int(low), int(high or low)
-            if not 0 <= first <= last < 65536:
-                raise ValueError
-            chosen.update(range(first, last + 1))
-    except ValueError:
-        raise ConfigUnsupported(f"'{text}' is not a set of numbers") from None
-    return sorted(chosen)
-
-
-def _ranges_text(numbers: list[int]) -> list[str]:
-    """The fewest ranges: [0, 1, 3] is ["0-1", "3"]."""
-    result: list[list[int]] = []
-    for number in numbers:
-        if result and result[-1][-1] == number - 1:
-            result[-1].append(number)
-        else:
-            result.append([number])
-    return [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in result]
 
 
 def _base_kib(build: Build) -> int:
@@ -84,7 +53,7 @@ def _huge_page(build: Build, cell: int | None) -> HugePage | None:
     if backing is None or backing.hugepages is None:
         return None
     for page in backing.hugepages.pages:
-        if page.nodeset is None or (cell or 0) in parse_ranges(page.nodeset):
+        if page.nodeset is None or (cell or 0) in parse_set(page.nodeset):
             return page
     return HugePage() if not backing.hugepages.pages else None
 
@@ -103,7 +72,7 @@ def _node_policy(build: Build, cell: int | None) -> dict[str, Any]:
         raise refuse("automatic NUMA placement")
     if nodeset is None or mode == "restrictive":
         return {}
-    return {"host-nodes": parse_ranges(nodeset), "policy": _POLICIES[mode or "strict"]}
+    return {"host-nodes": sorted(parse_set(nodeset)), "policy": _POLICIES[mode or "strict"]}
 
 
 def _backend(
@@ -161,7 +130,7 @@ def numa(build: Build) -> None:
         build.object(_backend(build, name, cell.memory, cell=cell, is_whole=False))
         parts = ["node", f"nodeid={cell_id}"]
         if cell.cpus:
-            parts += [f"cpus={text}" for text in _ranges_text(parse_ranges(cell.cpus))]
+            parts += [f"cpus={text}" for text in format_set(parse_set(cell.cpus)).split(",")]
         parts.append(f"memdev={name}")
         build.opt("-numa", ",".join(parts))
     _distances(build, cells)
