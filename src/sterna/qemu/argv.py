@@ -106,9 +106,9 @@ def _devices(build: Build) -> None:
     argv_machine.incoming(build)
     _passthrough(build)
     argv_machine.sandbox(build)
+    argv_misc.panics(build)
     argv_misc.shmems(build)
     argv_misc.vsock(build)
-    argv_misc.panics(build)
 
 
 def _passthrough(build: Build) -> None:
