@@ -7,9 +7,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sterna.config import DomainDef, format_domain, parse_domain
-from sterna.config.caps import EmulatorFacts
-from sterna.config.complete import complete
+from sterna.config import (
+    DomainDef,
+    EmulatorFacts,
+    check,
+    complete,
+    format_domain,
+    parse_domain,
+)
 from sterna.config.model import Chardev
 from sterna.errors import XmlError
 
@@ -33,13 +38,15 @@ def check_name(name: str) -> None:
 
 
 def completed(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
-    """The definition with defaults, implicit devices and addresses, checked, in place.
+    """The definition with defaults, implicit devices and addresses, checked; without what only a
+    running guest has.
 
     Raises: XmlError, ConfigUnsupported.
     """
     check_name(definition.name)
     complete(definition, facts, new_uuid=uuid.uuid4, new_mac=new_mac)
-    return definition
+    check(definition, facts)
+    return parse_domain(format_stored(definition))
 
 
 def new_mac() -> str:
@@ -66,16 +73,6 @@ def format_live(definition: DomainDef, domain_id: int) -> str:
 def format_stored(definition: DomainDef) -> str:
     """A persistent definition's text, for the store: secrets too."""
     return format_domain(definition, inactive=True, secure=True)
-
-
-def copied(definition: DomainDef) -> DomainDef:
-    """An independent copy of a stored definition."""
-    return parse_domain(format_stored(definition))
-
-
-def copied_live(definition: DomainDef) -> DomainDef:
-    """An independent copy of a live definition, with aliases and ports."""
-    return parse_domain(format_live(definition, -1))
 
 
 def channel_by_alias(definition: DomainDef, alias: str) -> Chardev | None:

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sterna.config import DomainDef
-from sterna.config.alias import assign_aliases
+from sterna.config import DomainDef, assign_aliases, clone
 from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest import audit, monitor, stop
-from sterna.guest.definitions import copied
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
 from sterna.guest.resources import Taken, free_pty_names, read_back_ptys, take
@@ -75,7 +73,7 @@ async def launch(
         SternaError: why it could not be started, with QEMU's own words (L8). Nothing is left.
     """
     surroundings = guest.surroundings
-    live = copied(plan.definition)
+    live = clone(plan.definition)
     id = surroundings.next_id()
     run_dir = surroundings.paths.run / f"{id}-{_short(guest.name)}"
     log_path = surroundings.paths.log / f"{guest.name}.log"

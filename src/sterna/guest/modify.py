@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sterna.config import DomainDef
+from sterna.config import DomainDef, clone
 from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid
 from sterna.guest import metadata
-from sterna.guest.definitions import copied, memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
+from sterna.guest.definitions import memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
 from sterna.guest.events import MetadataChangeEvent
 from sterna.guest.flags import Affect
 from sterna.guest.jobs import Call
@@ -36,7 +36,7 @@ def affected(guest: Guest, affect: Affect) -> tuple[Running | None, DomainDef | 
 async def change_stored(guest: Guest, change: Callable[[DomainDef], None]) -> None:
     """Change the stored definition: on disk first, then in memory."""
     before = guest.stored_or_refuse()
-    changed = copied(before)
+    changed = clone(before)
     change(changed)
     guest.definition = changed
     try:

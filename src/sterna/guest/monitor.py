@@ -15,7 +15,6 @@ from sterna.guest import events as e
 from sterna.guest import power
 from sterna.guest.definitions import channel_by_alias, disk_by_event
 from sterna.guest.jobs import Operation
-from sterna.guest.running import DESTROYED
 from sterna.guest.states import (
     Crashed,
     CrashedReason,
@@ -29,6 +28,7 @@ from sterna.guest.states import (
     ShutdownReason,
     Started,
     State,
+    Stopped,
     Suspended,
 )
 from sterna.qemu.qmp_session import Event
@@ -95,7 +95,7 @@ def _shutdown(guest: Guest, running: Running, data: dict[str, Any]) -> None:
     if data.get("reason") == "host-signal" or running.ending is not None:
         # QEMU is on its way out; the rest follows its end. One that was saved or has moved away
         # was not shut down, and libvirt 9.0 doesn't say so either (observed).
-        if running.ending in (None, DESTROYED):
+        if running.ending is None or running.ending.event is Stopped.DESTROYED:
             guest.emit_lifecycle(Lifecycle.SHUTDOWN, ShutDown.HOST)
         return
     asked = ShutDown.GUEST if data.get("guest") else ShutDown.HOST

@@ -38,6 +38,8 @@ MIGRATED = Ending(ShutoffReason.MIGRATED, Stopped.MIGRATED, "migrated")
 SAVED = Ending(ShutoffReason.SAVED, Stopped.SAVED, "saved")
 FAILED = Ending(ShutoffReason.FAILED, Stopped.FAILED, "failed")
 PANICKED = Ending(ShutoffReason.CRASHED, Stopped.CRASHED, "crashed")
+ORPHANED = Ending(ShutoffReason.DESTROYED, Stopped.DESTROYED, "failed")
+"""An incoming guest whose connection ended before Finish: destroyed, and its move failed."""
 DIED = Ending(ShutoffReason.CRASHED, Stopped.FAILED, "failed")
 """QEMU ended without a word."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from sterna.errors import OperationInvalid, ResourceBusy
 from sterna.guest import audit
 from sterna.guest.running import DESTROYED, DIED, FAILED, SHUTDOWN, Ending, Running
-from sterna.guest.states import Lifecycle, ShutDown, State
+from sterna.guest.states import Lifecycle, ShutDown, State, Stopped
 from sterna.qemu.process import Exit
 from sterna.store.errors import StoreFailed
 
@@ -102,7 +102,7 @@ async def finish(guest: Guest, running: Running) -> None:
     pid = running.pid
     _clean_up(running)
     guest.surroundings.autokill.remove(guest.uuid)
-    if running.launched and ending is DESTROYED and not running.powered_off:
+    if running.launched and ending.event is Stopped.DESTROYED and not running.powered_off:
         # A killed QEMU can't say it, but it is what happened: the host shut it down. Clients of
         # libvirt 9.0 see this event before every "destroyed" (observed).
         guest.emit_lifecycle(Lifecycle.SHUTDOWN, ShutDown.HOST)
