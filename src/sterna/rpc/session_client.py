@@ -36,7 +36,7 @@ class EventReceived:
     """The peer sent an event that we know."""
 
     procedure: Procedure
-    message: Message | None
+    message: Message
 
 
 class ClientSession(BaseSession):
@@ -185,9 +185,9 @@ def _event(packet: Packet) -> EventReceived | None:
     procedure = by_number(packet.program, packet.procedure)
     if procedure is None or not procedure.is_event or packet.version != PROTOCOL_VERSION:
         return None
-    if procedure.args is None:
-        return EventReceived(procedure, None)
+    cls = procedure.args
+    assert cls is not None  # noqa: S101 - every event of the table carries a message
     try:
-        return EventReceived(procedure, decode(procedure.args, packet.data, packet.start))
+        return EventReceived(procedure, decode(cls, packet.data, packet.start))
     except WireError:
         return None

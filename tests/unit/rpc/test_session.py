@@ -162,6 +162,16 @@ def test_calls_beyond_the_limit_wait_their_turn() -> None:
     assert seen == list(range(10))
 
 
+def test_a_waiting_call_that_does_not_decode_is_answered_in_its_turn() -> None:
+    session = server(Limits(calls_running_max=1, calls_running_extra=0))
+    good = call_packet("CONNECT_GET_CAPABILITIES", serial=1)
+    bad = call_packet("DOMAIN_LOOKUP_BY_NAME", serial=2)
+    (call,) = feed(session, good + bad + good)
+    session.reply(call, ConnectGetCapabilitiesRet("x"))
+    assert len(list(events(session))) == 1
+    assert [(p.serial, p.status) for p in packets(take_output(session))] == [(1, 0), (2, 1)]
+
+
 def test_calls_that_never_wait_may_run_beyond_it() -> None:
     session = server(Limits(calls_running_max=1, calls_running_extra=1))
     raw = call_packet("CONNECT_GET_CAPABILITIES") + call_packet("CONNECT_GET_HOSTNAME")

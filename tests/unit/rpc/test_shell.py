@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import random
 import socket
 import struct
 from pathlib import Path
@@ -422,6 +423,35 @@ async def test_a_client_that_never_was(ends: Ends) -> None:
     with pytest.raises(OSError, match="not connected"):
         ServerConnection(sock, hostname)
     assert len(open_fds()) == before - 1
+
+
+async def test_two_hundred_bad_clients_leave_nothing_behind(ends: Ends) -> None:
+    dice = random.Random(1)
+    _, good = ends.pair(hostname)
+    before = len(open_fds())
+    pieces = [
+        call_packet("CONNECT_GET_HOSTNAME"),
+        call_packet("AUTH_LIST", number=9999),
+        call_packet("CONNECT_GET_HOSTNAME", kind=PacketType.CALL_WITH_FDS, fd_count=2),
+        bytes(40),
+        dice.randbytes(100),
+    ]
+    connections = []
+    for _ in range(200):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connections.append(ServerConnection(ours, hostname))
+            raw = b"".join(dice.choices(pieces, k=dice.randrange(5)))
+            theirs.send(raw[: dice.randrange(len(raw) + 1)] or b"x")
+            if dice.random() < 0.5:
+                rights = array.array("i", [theirs.fileno()])
+                theirs.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            if dice.random() < 0.5:
+                await asyncio.sleep(0)
+        assert await good.call("CONNECT_GET_HOSTNAME")
+    for connection in connections:
+        await ended(connection)
+    assert len(open_fds()) == before
 
 
 # -- keepalive

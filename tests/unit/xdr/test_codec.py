@@ -225,6 +225,18 @@ def test_strict_output(message: Message) -> None:
     assert out == b"kept"
 
 
+class Long(Message):
+    texts: Annotated[Sequence[Str], Max(16)]
+
+
+def test_no_message_is_longer_than_a_packet() -> None:
+    out = bytearray(b"kept")
+    with pytest.raises(WireError, match="longer than a packet"):
+        encode_into(Long(["x" * (4 << 20)] * 9), out)
+    assert out == b"kept"
+    assert len(encode(Long(["x" * (4 << 20)] * 7))) > 28 << 20
+
+
 def test_a_message_is_a_frozen_dataclass_to_others() -> None:
     text = Text("x")
     assert dataclasses.is_dataclass(text)
