@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sterna.errors import ErrorDomain, InvalidArg
+from sterna.guest.support import guest_support
 from sterna.host.capabilities import capabilities_xml
 from sterna.host.cpu import is_model_name
 from sterna.host.domaincaps import choose, domain_capabilities_xml, max_vcpus
@@ -24,7 +25,7 @@ from sterna.rpc.msg_connect import (
     ConnectGetVersionRet,
 )
 from sterna.server.dispatch import check_flags, handles
-from sterna.server.emulators import ARCHES, guest_support, host_supports
+from sterna.server.emulators import ARCHES, host_supports
 from sterna.server.session import Session
 
 

@@ -19,7 +19,8 @@ from sterna.guest.actor import Guest
 from sterna.guest.definitions import memory_max_kib, vcpus_max, vcpus_now
 from sterna.guest.monitor import AGENT_CHANNEL
 from sterna.host.node import cpu_map
-from sterna.rpc.msg_common import SecLabel, VcpuInfo
+from sterna.rpc.msg_agent import DomainInterfaceAddressesArgs, DomainInterfaceAddressesRet
+from sterna.rpc.msg_common import IoThread, SecLabel, VcpuInfo
 from sterna.rpc.msg_domain import (
     DomainGetAutostartArgs,
     DomainGetAutostartRet,
@@ -51,6 +52,8 @@ from sterna.rpc.msg_domain import (
 from sterna.rpc.msg_tuning import (
     DomainGetEmulatorPinInfoArgs,
     DomainGetEmulatorPinInfoRet,
+    DomainGetIothreadInfoArgs,
+    DomainGetIothreadInfoRet,
     DomainGetMaxMemoryArgs,
     DomainGetMaxMemoryRet,
     DomainGetMaxVcpusArgs,
@@ -177,7 +180,7 @@ def domain_has_managed_save_image(
     session: Session, args: DomainHasManagedSaveImageArgs
 ) -> DomainHasManagedSaveImageRet:
     check_flags(args.flags, 0, "qemuDomainHasManagedSaveImage")
-    return DomainHasManagedSaveImageRet(result=int(find(session, args.dom).managed_save))
+    return DomainHasManagedSaveImageRet(result=int(find(session, args.dom).has_managed_save))
 
 
 @handles("DOMAIN_GET_SECURITY_LABEL")
@@ -281,3 +284,33 @@ def domain_get_emulator_pin_info(
     check_flags(args.flags, AFFECT_LIVE | AFFECT_CONFIG, "qemuDomainGetEmulatorPinInfo")
     affected(find(session, args.dom), args.flags)
     return DomainGetEmulatorPinInfoRet(cpumaps=all_cpus(args.maplen), ret=1)
+
+
+@handles("DOMAIN_GET_IOTHREAD_INFO")
+def domain_get_iothread_info(
+    session: Session, args: DomainGetIothreadInfoArgs
+) -> DomainGetIothreadInfoRet:
+    """The I/O threads by number. None is pinned."""
+    check_flags(args.flags, AFFECT_LIVE | AFFECT_CONFIG, "qemuDomainGetIOThreadInfo")
+    which = affected(find(session, args.dom), args.flags)
+    every = cpu_map().bitmap
+    found = [IoThread(number, every) for number in range(1, (which.iothreads or 0) + 1)]
+    return DomainGetIothreadInfoRet(info=found, ret=len(found))
+
+
+ADDRESSES_LEASE, ADDRESSES_AGENT, ADDRESSES_ARP = 0, 1, 2
+
+
+@handles("DOMAIN_INTERFACE_ADDRESSES")
+def domain_interface_addresses(
+    session: Session, args: DomainInterfaceAddressesArgs
+) -> DomainInterfaceAddressesRet:
+    """Addresses are given by networks and agents, and neither is run here: nobody knows them."""
+    check_flags(args.flags, 0, "qemuDomainInterfaceAddresses")
+    guest = find(session, args.dom)
+    guest.live_or_refuse()
+    if args.source == ADDRESSES_AGENT:
+        raise no_guest_agent(guest)
+    if args.source not in (ADDRESSES_LEASE, ADDRESSES_ARP):
+        raise ArgumentUnsupported(f"Unknown IP address data source {args.source}")
+    return DomainInterfaceAddressesRet(ifaces=[])

@@ -47,7 +47,7 @@ _GROUPS: tuple[tuple[int, Callable[[Guest], int]], ...] = (
     (RUNNING | PAUSED | SHUTOFF | OTHER, lambda g: _STATES.get(g.state, OTHER)),
     (
         MANAGED_SAVE | NO_MANAGED_SAVE,
-        lambda g: MANAGED_SAVE if g.managed_save else NO_MANAGED_SAVE,
+        lambda g: MANAGED_SAVE if g.has_managed_save else NO_MANAGED_SAVE,
     ),
     (AUTOSTART | NO_AUTOSTART, lambda g: AUTOSTART if g.autostart else NO_AUTOSTART),
     # Neither snapshots nor checkpoints are kept here.
