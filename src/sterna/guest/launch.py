@@ -24,6 +24,7 @@ from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest import audit, monitor, stop
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
+from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, free_pty_names, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
@@ -144,6 +145,7 @@ async def _get_to_know(running: Running) -> None:
     # The balloon is flat until the guest's driver says otherwise: QEMU has all of the memory.
     live.current_memory = live.memory
     running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in cpus.result()}
+    await read_back_processor(running, cpus.result())
     running.definition_changed()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from sterna.config.caps import EmulatorFacts
 from sterna.errors import ConfigUnsupported
+from sterna.guest.processor import settle_processor
 from sterna.guest.resources import Taken
 from sterna.guest.running import Running
 from sterna.guest.surroundings import Emulators, GuestSettings
@@ -73,7 +74,8 @@ class QemuEmulators:
             default_machine=default.name if default is not None else "pc",
             cpus_max={machine.name: machine.cpus_max for machine in caps.machines},
             devices=caps.devices,
-            kvm=caps.kvm_present,
+            # Present says only that it was compiled in.
+            kvm=bool(caps.cpus_kvm),
             spice=caps.spice,
         )
 
@@ -100,6 +102,8 @@ class QemuLauncher:
                 sockets=taken.sockets,
                 files=taken.files,
             )
+            running.caps = caps
+            settle_processor(live, caps)
             assign_node_indexes(live)
             argv = build_argv(live, caps, spec)
             for directory in argv.directories:

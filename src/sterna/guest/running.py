@@ -21,6 +21,7 @@ from sterna.guest.states import (
     Suspended,
 )
 from sterna.qemu.argv import QmpCall
+from sterna.qemu.caps import QemuCaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Running:
         powered_off: QEMU said the guest, or the host, shut down.
         reboot_on_shutdown: the next power-off means "start again" (on_poweroff, fake reboot).
         setup: what to tell QEMU once before its CPUs run.
+        caps: what its emulator can do; None for one that an earlier daemon started.
         vcpu_threads: the host's thread of each vcpu.
         readings: last known statistics.
         stopped: done when everything of this life is cleaned up.
@@ -110,6 +112,7 @@ class Running:
     cleanup: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     setup: Sequence[QmpCall] = ()
+    caps: QemuCaps | None = None
     vcpu_threads: dict[int, int] = field(default_factory=dict)
     readings: Readings = field(default_factory=Readings)
     _xml: str | None = None

@@ -6,10 +6,12 @@ brings is known at once. Names in XML are libvirt's (`cpu_features`).
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from sterna.host.cpu_features import from_cpuinfo, from_qemu, in_order
 from sterna.host.cpu_peers import peer_features
@@ -107,11 +109,12 @@ def vendor_of(support: GuestSupport, name: str) -> str | None:
     return None if name in _GENERIC or not expansion else VENDORS.get(expansion.vendor)
 
 
-def named_models(support: GuestSupport, virt_type: str) -> dict[str, NamedModel]:
+@functools.lru_cache(maxsize=8)
+def named_models(support: GuestSupport, virt_type: str) -> Mapping[str, NamedModel]:
     """Return the models that XML may name, by name, as QEMU builds them under this virt type."""
     # What KVM builds depends on the host, so TCG's is what peers' tables are compared with.
     plain = support.cpu_models.get("qemu", {})
-    return {
+    models = {
         name: NamedModel(
             name=name,
             vendor=vendor_of(support, name),
@@ -122,6 +125,7 @@ def named_models(support: GuestSupport, virt_type: str) -> dict[str, NamedModel]
         for name, expansion in support.cpu_models.get(virt_type, {}).items()
         if is_model_name(name)
     }
+    return MappingProxyType(models)
 
 
 def _signature(expansion: CpuExpansion) -> Signature:

@@ -44,9 +44,10 @@ class CpuExpansion:
     features: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GuestSupport:
-    """One emulator and what it can do on this host.
+    """One emulator and what it can do on this host. Compared by identity, so that answers drawn
+    from it can be kept.
 
     Attributes:
         emulator: path of the binary.
