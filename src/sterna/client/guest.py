@@ -9,7 +9,7 @@ from uuid import UUID
 from sterna.client.console import Console
 from sterna.client.migrate import MigrateOptions, OnProgress, migrate
 from sterna.client.types import GuestInfo, MigrationResult
-from sterna.errors import NoDomain
+from sterna.errors import NoDomain, OperationInvalid
 from sterna.guest.states import REASONS, State
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_connect import ConnectListAllDomainsArgs
@@ -185,10 +185,11 @@ class Guest:
 
     async def job(self, *, completed: bool = False) -> dict[str, Any] | None:
         """The job it has, or the last one that ended: its figures by the protocol's names."""
-        flags = 1 if completed else 0
-        reply = await self.host.call(
-            "DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(await self.dom(), flags)
-        )
+        args = DomainGetJobStatsArgs(await self.dom(), 1 if completed else 0)
+        try:
+            reply = await self.host.call("DOMAIN_GET_JOB_STATS", args)
+        except OperationInvalid:
+            return None  # It is shut off.
         if reply.type == 0:
             return None
         figures = {param.field: param.value for param in reply.params}
