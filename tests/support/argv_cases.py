@@ -42,6 +42,7 @@ def plain_caps(**changes: Any) -> QemuCaps:
         "tpm_models": frozenset(),
         "tpm_types": frozenset(),
         "kvm_present": False,
+        "kvm_usable": False,
     }
     return QemuCaps(**(fields | changes))
 

@@ -19,6 +19,7 @@ from sterna.guest.running import Running
 from sterna.guest.surroundings import Emulators, GuestSettings
 from sterna.qemu.argv import LaunchSpec, assign_node_indexes, build_argv
 from sterna.qemu.caps import QemuCaps
+from sterna.qemu.images import resolve_chains
 from sterna.qemu.probe import probe
 from sterna.qemu.process import ProcessId, QemuProcess, User, log_size
 from sterna.qemu.qmp_client import QmpClient, listen
@@ -104,6 +105,7 @@ class QemuLauncher:
             )
             running.caps = caps
             settle_processor(live, caps)
+            await asyncio.to_thread(resolve_chains, live)
             assign_node_indexes(live)
             argv = build_argv(live, caps, spec)
             for directory in argv.directories:

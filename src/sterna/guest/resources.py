@@ -22,7 +22,9 @@ from sterna.errors import ConfigUnsupported, InternalError, SystemCallError
 from sterna.guest.running import Running
 from sterna.guest.surroundings import GuestSettings, Surroundings
 from sterna.host import tap as taps
+from sterna.host.firmware import installed_firmware
 from sterna.qemu.argv import TapFds
+from sterna.qemu.firmware import resolve_firmware
 from sterna.qemu.process import User
 from sterna.qemu.qmp_client import listen
 
@@ -65,6 +67,8 @@ def take(
     for device in chardevs(live):
         _open_socket(device, taken)
         _open_files(device, taken, keep=incoming)
+    if live.os is not None and (live.os.firmware or live.os.loader):
+        resolve_firmware(live, installed_firmware(), str(surroundings.paths.nvram))
     _take_nvram(live, surroundings, anew=reset_nvram)
     for interface in live.devices.interfaces:
         _take_tap(interface, taken)

@@ -73,8 +73,9 @@ class QemuCaps:
     """Everything learned from one probe.
 
     `devices` are the concrete device types (what -device takes), `objects` what -object takes.
-    `cpus_kvm` is empty where KVM was not probed. `host_features_tcg` / `_kvm` are QEMU's names of
-    the features switched on in the richest CPU ("max" / "host") of that accelerator.
+    `kvm_present` is QEMU's word that it was built with KVM and the device opens; `kvm_usable` that
+    guests truly run (`sterna.qemu.kvm`). `cpus_kvm` is empty where they don't.
+    `host_features_tcg` / `_kvm` are QEMU's names of the features switched on in the richest CPU ("max" / "host") of that accelerator.
     `expansions_tcg` / `_kvm` spell out the models that XML may name, and "max" / "host".
     """
 
@@ -98,6 +99,7 @@ class QemuCaps:
     tpm_models: frozenset[str]
     tpm_types: frozenset[str]
     kvm_present: bool
+    kvm_usable: bool
 
     @functools.cached_property
     def machines_by_name(self) -> dict[str, Machine]:

@@ -26,7 +26,7 @@ from sterna.qemu.qmp_errors import MonitorGone, MonitorTimeout, QmpError
 
 __all__ = ["kvm_usable", "probe"]
 
-FORMAT = 2
+FORMAT = 3
 """Number of the cache's layout. Raise it when what is asked or kept changes."""
 
 VERSIONED_MODEL = re.compile(r"-v[0-9]+$")
@@ -148,6 +148,7 @@ async def _ask(binary: str, *, kvm: bool) -> QemuCaps:
             tpm_models=frozenset(await query("query-tpm-models")),
             tpm_types=frozenset(await query("query-tpm-types")),
             kvm_present=bool((await query("query-kvm"))["present"]),
+            kvm_usable=kvm,
         )
 
 
