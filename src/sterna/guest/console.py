@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from sterna.config import DomainDef
 from sterna.config.model import Chardev
-from sterna.errors import ConfigUnsupported, InvalidArg, OperationFailed, SystemCallError
+from sterna.errors import ConfigUnsupported, InternalError, OperationFailed, SystemCallError
 from sterna.qemu.qmp_client import short_address
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Consoles:
     ) -> Session:
         """Open a console or serial port by alias; without one, the first there is.
 
-        Raises: OperationInvalid (55) not running; InvalidArg (8) no such device;
+        Raises: OperationInvalid (55) not running; InternalError (1) no such device;
         OperationFailed (9) somebody has it; ConfigUnsupported (67) not of a kind that opens.
         """
         running = guest.live_or_refuse()
@@ -75,7 +75,7 @@ class Consoles:
         for channel in running.definition.devices.channels:
             if name in (None, channel.alias, channel.target_name):
                 return self._open(guest, channel, flags, on_taken, "channel")
-        raise InvalidArg(f"cannot find channel {name}")
+        raise InternalError(f"cannot find channel {name}")
 
     def _open(
         self, guest: Guest, device: Chardev, flags: int, on_taken: Callable[[], None], word: str
@@ -106,7 +106,7 @@ def _find_console(live: DomainDef, name: str | None) -> Chardev:
         if name in (None, device.alias):
             return device
     what = "default" if name is None else name
-    raise InvalidArg(f"cannot find character device {what}")
+    raise InternalError(f"cannot find character device {what}")
 
 
 def _descriptor(device: Chardev) -> int:

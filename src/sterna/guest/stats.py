@@ -337,7 +337,10 @@ async def block_info(guest: Guest, path: str) -> BlockInfo:
 
     Raises: InvalidArg (8), SternaError.
     """
-    disk = find_disk(guest, path)
+    try:
+        disk = find_disk(guest, path)
+    except InvalidArg:
+        raise InvalidArg(f"invalid path {path} not assigned to domain") from None
     if not disk.path:
         raise InvalidArg(f"disk '{disk.target}' does not currently have a source assigned")
     running = guest.running
