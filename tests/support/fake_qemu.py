@@ -140,6 +140,7 @@ class FakeLauncher:
         self.before_spawn: Callable[[], None] = lambda: None
         self.connecting: asyncio.Event | None = None
         self.fail: Exception | None = None
+        self.strays: list[str] = []
 
     async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> FakeProcess:
         self.before_spawn()
@@ -159,6 +160,9 @@ class FakeLauncher:
         if process.exit is not None:
             raise MonitorGone("qemu unexpectedly closed the monitor")
         return process.monitor
+
+    async def end_stray(self, run_dir: Path) -> None:
+        self.strays.append(run_dir.name)
 
     def attach(self, ident: ProcessId) -> FakeProcess:
         for process in self.processes:

@@ -7,7 +7,6 @@ and the status record is on disk before the CPUs may run.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -22,12 +21,14 @@ from typing import TYPE_CHECKING, Final
 from sterna.config import DomainDef, assign_aliases, clone
 from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest import audit, monitor, stop
+from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
 from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, free_pty_names, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
+from sterna.guest.surroundings import MONITOR_S
 from sterna.qemu.process import User, last_words
 from sterna.qemu.qmp_errors import MonitorGone
 
@@ -134,18 +135,15 @@ async def _get_to_know(running: Running) -> None:
     qemu, live = running.qemu, running.definition
     # QEMU then tells of every step of a migration by itself, so that nobody has to poll.
     events = {"capabilities": [{"capability": "events", "state": True}]}
-    async with asyncio.TaskGroup() as asking:
-        asking.create_task(qemu.execute("migrate-set-capabilities", events, timeout_s=10))
-        for call in running.setup:
-            # Sent in this order, so also done in it.
-            asking.create_task(qemu.execute(call.command, call.arguments, timeout_s=10))
-        chardevs = asking.create_task(qemu.execute("query-chardev", timeout_s=10))
-        cpus = asking.create_task(qemu.execute("query-cpus-fast", timeout_s=10))
-    read_back_ptys(live, chardevs.result())
+    commands: list[Command] = [("migrate-set-capabilities", events)]
+    commands += [(call.command, call.arguments) for call in running.setup]
+    commands += [("query-chardev", None), ("query-cpus-fast", None)]
+    *_, chardevs, cpus = await ask_all(qemu, commands, timeout_s=MONITOR_S)
+    read_back_ptys(live, chardevs)
     # The balloon is flat until the guest's driver says otherwise: QEMU has all of the memory.
     live.current_memory = live.memory
-    running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in cpus.result()}
-    await read_back_processor(running, cpus.result())
+    running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in cpus}
+    await read_back_processor(running, cpus)
     running.definition_changed()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import logging
 import os
 import shutil
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sterna.config.caps import EmulatorFacts
-from sterna.errors import ConfigUnsupported
+from sterna.errors import ConfigUnsupported, SternaError
 from sterna.guest.processor import settle_processor
 from sterna.guest.resources import Taken
 from sterna.guest.running import Running
@@ -26,6 +28,9 @@ from sterna.qemu.qmp_client import QmpClient, listen
 
 MONITOR_SOCKET: Final = "monitor.sock"
 DEFAULT_ARCH: Final = "x86_64"
+STRAY_S: Final = 2.0
+
+log = logging.getLogger("sterna.guest.launcher")
 
 
 class QemuEmulators:
@@ -123,6 +128,15 @@ class QemuLauncher:
     async def connect(self, running: Running) -> QmpClient:
         timeout_s = self._settings.start_timeout_s
         return await QmpClient.connect(running.run_dir / MONITOR_SOCKET, timeout_s=timeout_s)
+
+    async def end_stray(self, run_dir: Path) -> None:
+        with contextlib.suppress(SternaError):
+            qemu = await QmpClient.connect(run_dir / MONITOR_SOCKET, timeout_s=STRAY_S)
+            log.warning("guest.stray_ended dir=%s", run_dir)
+            try:
+                await qemu.execute("quit", timeout_s=STRAY_S)
+            finally:
+                qemu.close()
 
     def attach(self, ident: ProcessId) -> QemuProcess:
         return QemuProcess.attach(ident)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sterna.config.model import Disk
 from sterna.errors import SternaError
+from sterna.guest.asking import ask_all
 from sterna.guest.running import BlockReading, Running
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ async def read_blocks(running: Running, *, deadline_s: float = DEADLINE_S) -> No
     if not running.definition.devices.disks:
         return
     with contextlib.suppress(SternaError):
-        reply = await running.qemu.execute("query-blockstats", timeout_s=deadline_s)
-        sizes = await running.qemu.execute("query-block", timeout_s=deadline_s)
+        both = [("query-blockstats", None), ("query-block", None)]
+        reply, sizes = await ask_all(running.qemu, both, timeout_s=deadline_s)
         running.readings.blocks = _blocks(running, reply, sizes)
 
 

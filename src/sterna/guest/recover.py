@@ -11,6 +11,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -39,8 +40,22 @@ MONITOR_S: Final = 10.0
 RECORD_VERSION: Final = 1
 
 
-async def recover(registry: Registry) -> None:
-    """Fill the registry. Guests that run are managed again when this returns."""
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A guest found running whose long operation lost its daemon.
+
+    `job` is from the status record: operation, phase, started_at, and the operation's own data.
+    """
+
+    guest: Guest
+    job: Mapping[str, Any]
+
+
+async def recover(registry: Registry) -> list[Unfinished]:
+    """Fill the registry. Guests that run are managed again when this returns.
+
+    Returns those that were in the middle of a long operation, for whoever can finish it.
+    """
     store = registry.surroundings.store
     for row in await store.definitions():
         try:
@@ -56,7 +71,15 @@ async def recover(registry: Registry) -> None:
     async with asyncio.TaskGroup() as tasks:
         for uuid, record in lives.items():
             tasks.create_task(_bring_back(registry, uuid, record))
-    _sweep(registry)
+    await _sweep(registry)
+    return [
+        Unfinished(found, record["job"])
+        for uuid, record in lives.items()
+        if record.get("job")
+        and (found := registry.find(uuid)) is not None
+        and found.running is not None
+        and found.running.ending is None
+    ]
 
 
 async def _bring_back(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
@@ -149,9 +172,17 @@ _PAUSED: Final = {
 }
 
 
-def _sweep(registry: Registry) -> None:
-    """Remove run directories of lives that ended while nobody looked."""
+async def _sweep(registry: Registry) -> None:
+    """Remove run directories that no record speaks of.
+
+    If a QEMU lives there, its daemon died between the spawn and the record: its CPUs never ran,
+    and nobody was told of it. It is ended by its own monitor.
+    """
+    surroundings = registry.surroundings
     known = {guest.running.run_dir for guest in registry if guest.running is not None}
-    for path in registry.surroundings.paths.run.iterdir():
-        if path.is_dir() and path not in known:
-            shutil.rmtree(path, ignore_errors=True)
+    known |= {
+        Path(record.get("run_dir", "")) for record in (await surroundings.store.lives()).values()
+    }
+    for path in [p for p in surroundings.paths.run.iterdir() if p.is_dir() and p not in known]:
+        await surroundings.launcher.end_stray(path)
+        shutil.rmtree(path, ignore_errors=True)

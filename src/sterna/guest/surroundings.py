@@ -83,6 +83,9 @@ class Launcher(Protocol):
         """Its monitor, ready for commands. Raises: SternaError if QEMU does not answer."""
         ...
 
+    async def end_stray(self, run_dir: Path) -> None:
+        """End the QEMU whose monitor is in this directory, if there is one."""
+
     def attach(self, ident: ProcessId) -> Process:
         """A process of an earlier daemon. Raises: ProcessLookupError unless that very one lives."""
         ...

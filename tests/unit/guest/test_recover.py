@@ -115,6 +115,28 @@ async def test_a_start_that_lost_its_daemon_is_undone(tmp_path: Path) -> None:
         assert len(host.registry) == 0
 
 
+async def test_what_no_record_speaks_of_is_ended(tmp_path: Path) -> None:
+    async with fake_host(tmp_path) as host:
+        (tmp_path / "run" / "7-stray").mkdir()
+        await recover(host.registry)
+        assert host.launcher.strays == ["7-stray"]
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_a_guest_in_a_long_operation_is_handed_on(tmp_path: Path) -> None:
+    async with fake_host(tmp_path) as first:
+        guest = await first.registry.create(domain_xml())
+        job = await guest.jobs.begin_operation(Operation.MIGRATION_OUT, "Begin", phase="perform3")
+        job.data["migration"] = "m1"
+        await guest.save_status()
+    async with fake_host(tmp_path, before=first) as host:
+        [unfinished] = await recover(host.registry)
+        assert unfinished.guest.name == "web"
+        assert unfinished.job["phase"] == "perform3"
+        assert unfinished.job["data"] == {"migration": "m1"}
+        await unfinished.guest.destroy()
+
+
 async def test_a_record_nobody_understands_kills_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
