@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sterna.cli.command import Command
-from sterna.cli.commands import extra, guests, migrate, watch
+from sterna.cli.commands import demo, extra, guests, migrate, watch
 
 COMMANDS: tuple[Command, ...] = (
     guests.LIST,
@@ -19,5 +19,5 @@ COMMANDS: tuple[Command, ...] = (
     watch.EVENTS,
     extra.VERSION,
     extra.COMPLETION,
-    extra.DEMO,
+    demo.DEMO,
 )

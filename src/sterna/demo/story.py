@@ -7,19 +7,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from uuid import uuid4
 
-from sterna.cli.output import print_json, print_table
-from sterna.cli.progress import LiveDisplay, PlainDisplay, result_sentence
 from sterna.client.api import Host, connect
+from sterna.client.migrate import OnProgress
 from sterna.client.types import MigrationResult
-from sterna.demo.hosts import DemoFailed, DemoHost, two_hosts
-from sterna.demo.linux_guest import LinuxGuest, LinuxGuestError, build, domain_xml
+from sterna.demo.hosts import DemoHost, two_hosts
+from sterna.demo.linux_guest import LinuxGuest, build, domain_xml
 from sterna.demo.ticks import TickListener
-from sterna.errors import SternaError
 from sterna.guest.states import State
 
 GUEST = "ticker"
@@ -28,7 +27,6 @@ STEP_TIMEOUT_S = 60.0
 # The controller is killed while the copy is slowed down to this, so that it is under way for sure.
 SLOW_MIB_S = 4
 TICK_MS = 20
-Say = Callable[[str], None]
 # L3, and the promise that is measured here.
 REAP_MS_MAX = 50.0
 
@@ -62,51 +60,46 @@ class Outcome:
     broken: list[str]
 
 
-async def run_story(*, as_json: bool) -> bool:
-    """Plays the demo and prints what was measured; whether every promise was kept."""
-    try:
-        outcome = await _play(quiet=as_json)
-    except (DemoFailed, LinuxGuestError, SternaError, TimeoutError) as error:
-        why = str(error) or f"nothing happened for {STEP_TIMEOUT_S:.0f} s"
-        sys.stderr.write(f"sterna: the demo cannot go on: {why}\n")
-        return False
-    if as_json:
-        print_json(asdict(outcome))
-    else:
-        _print_outcome(outcome)
-    return not outcome.broken
+class Audience(Protocol):
+    """Who is told how it goes (the command line)."""
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+
+    def moving(self, what: str) -> AbstractContextManager[OnProgress | None]:
+        """A migration is under way: how far it is goes to what this gives."""
+        ...
+
+    def moved(self, result: MigrationResult) -> None:
+        """A migration has ended well."""
 
 
-async def _play(*, quiet: bool) -> Outcome:
-    say: Say = _nothing if quiet else _say
-    say("Building a small Linux guest (a kernel, busybox, and a script that ticks) …")
-    guest = await asyncio.to_thread(build, None, lambda what: say(f"  {what} …"))
+async def play(audience: Audience) -> Outcome:
+    """Plays the demo.
+
+    Raises:
+        DemoFailed, LinuxGuestError, SternaError: it cannot go on.
+        TimeoutError: nothing happened for `STEP_TIMEOUT_S`.
+    """
+    audience.say("Building a small Linux guest (a kernel, busybox, and a script that ticks) …")
+    guest = await asyncio.to_thread(build, None, lambda what: audience.say(f"  {what} …"))
     async with (
         two_hosts() as (a, b, directory),
         connect(a.uri) as host_a,
         connect(b.uri) as host_b,
     ):
-        return await Story(Stage(a, b, host_a, host_b, directory), say, quiet=quiet).run(guest)
-
-
-def _nothing(_text: str) -> None:
-    """Says nothing: JSON is all that is printed."""
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+        return await Story(Stage(a, b, host_a, host_b, directory), audience).run(guest)
 
 
 class Story:
     """The demo, step by step."""
 
-    def __init__(self, stage: Stage, say: Say, *, quiet: bool) -> None:
+    def __init__(self, stage: Stage, audience: Audience) -> None:
         self._a, self._b = stage.a, stage.b
         self._host_a, self._host_b = stage.host_a, stage.host_b
         self._ticks = TickListener(stage.directory / "console.sock")
-        self._say = say
-        self._quiet = quiet
+        self._audience = audience
+        self._say = audience.say
         self._outcome = Outcome([], None, [])
 
     async def run(self, guest: LinuxGuest) -> Outcome:
@@ -132,21 +125,14 @@ class Story:
     async def _move(self, source: Host, destination: Host, what: str) -> None:
         self._say(f"Moving it {what} while it runs …")
         since_ns = time.monotonic_ns()
-        result = await self._migrate(source, destination, what)
+        with self._audience.moving(what) as on_progress:
+            result = await source.guest(GUEST).migrate(destination, on_progress=on_progress)
         await self._ticks.wait_more(10, timeout_s=STEP_TIMEOUT_S)
         silence = max(self._ticks.longest_silence_ms(since_ns) - TICK_MS, 0)
         self._outcome.moves.append(Move(what, result.total_ms, silence))
-        self._say(f"  {result_sentence(result)}")
+        self._audience.moved(result)
         if await source.guests(inactive=False):
             self._outcome.broken.append(f"after {what} the source still has the guest")
-
-    async def _migrate(self, source: Host, destination: Host, what: str) -> MigrationResult:
-        guest = source.guest(GUEST)
-        if self._quiet:
-            return await guest.migrate(destination)
-        at_terminal = sys.stdout.isatty()
-        with LiveDisplay(GUEST, what) if at_terminal else PlainDisplay() as display:
-            return await guest.migrate(destination, on_progress=display.update)
 
     async def _kill_controller(self) -> None:
         self._say("Starting a third migration, and killing whoever drives it in the middle …")
@@ -196,27 +182,11 @@ class Story:
 async def _gone(pidfd: int) -> None:
     """Waits until the process behind a pidfd has ended."""
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    loop.add_reader(pidfd, lambda: done.done() or done.set_result(None))
+    gone = asyncio.Event()
+    loop.add_reader(pidfd, gone.set)
     try:
         async with asyncio.timeout(STEP_TIMEOUT_S):
-            await done
+            await gone.wait()
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    rows = []
-    for move in outcome.moves:
-        rows.append([f"{move.what}: total time", f"{move.total_ms:.0f} ms"])
-        rows.append([f"{move.what}: the guest's silence", f"{move.silence_ms:.0f} ms"])
-    if outcome.reap_ms is not None:
-        rows.append(["orphan gone after the controller's SIGKILL", f"{outcome.reap_ms:.1f} ms"])
-    sys.stdout.write("\n")
-    print_table(["MEASURED", ""], rows, terminal=sys.stdout.isatty())
-    sys.stdout.write("\n")
-    for promise in outcome.broken:
-        sys.stdout.write(f"BROKEN: {promise}\n")
-    if not outcome.broken:
-        sys.stdout.write("Every promise was kept: no tick lost, none doubled, no orphan.\n")

@@ -1,4 +1,4 @@
-"""`sterna version`, `sterna completion` and `sterna demo`."""
+"""`sterna version` and `sterna completion`."""
 
 from __future__ import annotations
 
@@ -41,13 +41,6 @@ async def run_completion(context: Context) -> int:
     return Exit.OK
 
 
-async def run_demo(context: Context) -> int:
-    """Runs the demo."""
-    from sterna.demo.story import run_story
-
-    return Exit.OK if await run_story(as_json=context.json) else Exit.FAILED
-
-
 VERSION = Command(
     "version",
     "print versions",
@@ -63,14 +56,4 @@ COMPLETION = Command(
     (Argument(("shell",), "the shell", {"choices": SHELLS}),),
     needs_host=False,
     example="sterna completion bash > /etc/bash_completion.d/sterna",
-)
-DEMO = Command(
-    "demo",
-    "see it work: two hosts on this machine, a guest that moves",
-    "Starts two daemons in a temporary directory and a small Linux guest that ticks, moves the "
-    "guest over and back while it runs, then kills the controller in the middle of a third "
-    "migration. Ends with what was measured; fails if a promise was broken.",
-    run_demo,
-    needs_host=False,
-    example="sterna demo",
 )
