@@ -11,6 +11,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.closed = False
         self.callbacks: list[Callable[[], None]] = []
+        self.silence_s_max: float | None = None
 
     def add_close_callback(self, callback: Callable[[], None], /) -> None:
         self.callbacks.append(callback)
@@ -18,6 +19,9 @@ class FakeLink:
     def remove_close_callback(self, callback: Callable[[], None], /) -> None:
         if callback in self.callbacks:
             self.callbacks.remove(callback)
+
+    def limit_silence(self, seconds: float | None, /) -> None:
+        self.silence_s_max = seconds
 
     def peer_gone(self) -> bool:
         return self.closed

@@ -10,6 +10,7 @@ decision first (L4), an autodestroy guest is killed at once.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,6 +19,10 @@ from sterna.errors import OperationInvalid
 from sterna.guest.ports import ClientLink
 
 log = logging.getLogger("sterna.guest.autokill")
+
+SILENCE_S_MAX = 5.0
+"""How long a connection that answers for a guest may be silent before it counts as gone: the whole
+budget of L3, pings included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Autokill:
 
     def __init__(self) -> None:
         self._armed: dict[UUID, Registration] = {}
+        self._guests_of: Counter[ClientLink] = Counter()
 
     def register(
         self,
@@ -61,6 +67,7 @@ class Autokill:
         def fire() -> None:
             if self._armed.pop(uuid, None) is None:
                 return
+            del self._guests_of[link]  # its other guests die with it
             log.warning("autokill.fired guest=%s incoming=%s", uuid, incoming)
             try:
                 on_close()
@@ -69,10 +76,12 @@ class Autokill:
                 log.exception("autokill.action_failed guest=%s", uuid)
 
         self._armed[uuid] = Registration(uuid, link, incoming, fire)
+        self._guests_of[link] += 1
         if link.closed:
             fire()
             return
         link.add_close_callback(fire)
+        link.limit_silence(SILENCE_S_MAX)
         log.info("autokill.armed guest=%s incoming=%s", uuid, incoming)
 
     def remove(self, uuid: UUID) -> bool:
@@ -83,7 +92,12 @@ class Autokill:
         registration = self._armed.pop(uuid, None)
         if registration is None:
             return False
-        registration.link.remove_close_callback(registration.callback)
+        link = registration.link
+        link.remove_close_callback(registration.callback)
+        self._guests_of[link] -= 1
+        if self._guests_of[link] <= 0:
+            del self._guests_of[link]
+            link.limit_silence(None)
         log.info("autokill.removed guest=%s", uuid)
         return True
 

@@ -28,6 +28,10 @@ class ClientLink(Protocol):
     def remove_close_callback(self, callback: Callable[[], None], /) -> None:
         """Forget it; harmless if it is not there."""
 
+    def limit_silence(self, seconds: float | None, /) -> None:
+        """End it after that long without a word from a peer that can be asked for one; None: as
+        long as keepalive usually allows."""
+
     def peer_gone(self) -> bool:
         """Look at the socket now: has the peer closed or reset it? (I2)"""
         ...

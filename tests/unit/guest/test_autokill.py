@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from sterna.errors import OperationInvalid
-from sterna.guest.autokill import Autokill
+from sterna.guest.autokill import SILENCE_S_MAX, Autokill
 from support.links import FakeLink
 
 ONE = UUID(int=1)
@@ -65,3 +65,15 @@ def test_one_failing_action_does_not_save_the_others() -> None:
     autokill.register(TWO, link, lambda: killed.append(2))
     link.close()
     assert killed == [2]
+
+
+def test_silence_is_bounded_while_a_connection_answers_for_any_guest() -> None:
+    autokill, link = Autokill(), FakeLink()
+    autokill.register(ONE, link, lambda: None)
+    autokill.register(ONE, link, lambda: None)
+    autokill.register(TWO, link, lambda: None)
+    assert link.silence_s_max == SILENCE_S_MAX
+    autokill.remove(ONE)
+    assert link.silence_s_max == SILENCE_S_MAX
+    autokill.remove(TWO)
+    assert link.silence_s_max is None
