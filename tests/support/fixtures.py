@@ -86,11 +86,15 @@ class Hosts:
     """Makes hosts and ends them: `hosts.start("alpha")`. Each name once a test."""
 
     directory: Path
+    cache: Path
     daemons: list[Daemon] = field(default_factory=list)
 
     def start(self, name: str, *options: str, **more: Any) -> Daemon:
         """A running host; `more` as for `Daemon`."""
         daemon = Daemon(self.directory / name[:8], name=name, options=options, **more)
+        # Asking QEMU what it can do takes two seconds; once a session is enough.
+        daemon.root.mkdir()
+        (daemon.root / "cache").symlink_to(self.cache)
         self.daemons.append(daemon)
         daemon.start()
         return daemon
@@ -114,11 +118,17 @@ class Hosts:
                 daemon.end_everything()
 
 
+@pytest.fixture(scope="session")
+def qemu_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the daemons of this session found out about QEMU."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def hosts(short_dir: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+def hosts(short_dir: Path, qemu_cache: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
     """The factory of hosts; afterwards no guest, process, port, tap, descriptor or file is left."""
     taps_before = taps()
-    made = Hosts(short_dir)
+    made = Hosts(short_dir, qemu_cache)
     yield made
     failed = request.node.stash.get(FAILED, False)
     if failed:

@@ -52,7 +52,11 @@ def processes() -> Iterable[Process]:
 
 
 def marked(mark: str, root: Path) -> list[Process]:
-    """Live processes of one test host: its mark in their environment or its root in argv."""
+    """Live processes of one test host, however it started them.
+
+    Each has the host's mark in its environment, or is a QEMU (whose environment is a clean one)
+    with an open file, its log at least, below the host's root.
+    """
     wanted, ours = f"{MARK}={mark}".encode(), f"{root}/"
     return [
         process
@@ -61,8 +65,13 @@ def marked(mark: str, root: Path) -> list[Process]:
         and (
             wanted in read(Path(f"/proc/{process.pid}/environ")).split(b"\0")
             or any(ours in word for word in process.argv)
+            or (process.is_qemu and holds_files_below(process.pid, ours))
         )
     ]
+
+
+def holds_files_below(pid: int, directory: str) -> bool:
+    return any(target.startswith(directory) for target in open_files(pid).values())
 
 
 def open_files(pid: int) -> dict[int, str]:
