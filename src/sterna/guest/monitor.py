@@ -6,6 +6,7 @@ and their fields are those of QEMU's QMP reference (7.2).
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 from collections.abc import Callable, Coroutine
@@ -57,7 +58,8 @@ def attach(guest: Guest, running: Running) -> None:
         seconds, micros = divmod(event.at_us, 1_000_000)
         guest.emit(e.MonitorEvent(guest.ref, event.name, seconds, micros, details))
 
-    running.monitor.subscribe(heard)
+    # In a context of their own: log lines must not name the client who happened to start it.
+    running.monitor.subscribe(lambda event: contextvars.Context().run(heard, event))
 
 
 def _stop(guest: Guest, running: Running, _data: dict[str, Any]) -> None:

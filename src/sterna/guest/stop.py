@@ -7,6 +7,7 @@ waited for: who held one finds it taken away (L3, L7, I8).
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import shutil
 import signal
@@ -89,7 +90,9 @@ def watch(guest: Guest, running: Running) -> None:
     work = guest.surroundings.work
 
     def gone(_exit: Exit) -> None:
-        work.start(finish(guest, running)).add_done_callback(_log_failure)
+        # In a context of its own: log lines must not name the client who happened to start it.
+        ended = contextvars.Context().run(work.start, finish(guest, running))
+        ended.add_done_callback(_log_failure)
 
     running.process.when_gone(gone)
 
