@@ -122,8 +122,8 @@ def step(s: Destination, ev: on.DestinationEvent) -> Step:
             return _store_failed(s, ev)
         case on.Launched() if s.phase is Phase.LAUNCHING:
             return replace(s, phase=Phase.LISTENING), (Qmp(QmpOp.LISTEN),)
-        case on.LaunchFailed(why=why):
-            return _launch_failed(s, why)
+        case on.LaunchFailed():
+            return _launch_failed(s, ev)
         case on.QmpDone(op=op):
             return _qmp_done(s, op)
         case on.QmpFailed():
@@ -132,8 +132,8 @@ def step(s: Destination, ev: on.DestinationEvent) -> Step:
             return _status(s, status)
         case on.CpusStarted() if s.phase is Phase.STARTING:
             return _runs(s)
-        case on.QemuGone(why=why):
-            return _gone(s, why)
+        case on.QemuGone():
+            return _gone(s, ev)
         case on.Defined() if s.phase is Phase.KEEPING:
             return _answered(s)
         case on.TimerFired(timer=timer):
@@ -233,10 +233,10 @@ def _store_failed(s: Destination, ev: on.StoreFailed) -> Step:
     return s, ()
 
 
-def _launch_failed(s: Destination, why: str) -> Step:
+def _launch_failed(s: Destination, ev: on.LaunchFailed) -> Step:
     s = replace(s, gone=True)
     if s.phase is Phase.LAUNCHING:
-        return _abort(s, Failure(FailureKind.FAILED, why), StopReason.UNBORN)
+        return _abort(s, Failure(FailureKind.FAILED, ev.why, ev.code), StopReason.UNBORN)
     return s, ()
 
 
@@ -259,9 +259,9 @@ def _qmp_done(s: Destination, op: QmpOp) -> Step:
 def _qmp_failed(s: Destination, ev: on.QmpFailed) -> Step:
     match s.phase, ev.op:
         case Phase.LISTENING, QmpOp.LISTEN:
-            return _abort(s, Failure(FailureKind.FAILED, ev.text), StopReason.UNBORN)
+            return _abort(s, Failure(FailureKind.FAILED, ev.text, ev.code), StopReason.UNBORN)
         case Phase.CHECKING, QmpOp.READY:
-            return _abort(s, Failure(FailureKind.FAILED, ev.text), StopReason.FAILED)
+            return _abort(s, Failure(FailureKind.FAILED, ev.text, ev.code), StopReason.FAILED)
         case Phase.STARTING, QmpOp.CONT:
             # The decision stands, so the guest is ours whatever `cont` says; an error to the
             # controller would make it tell the source to resume. (L4)
@@ -283,10 +283,10 @@ def _status(s: Destination, status: Status) -> Step:
     return s, ()
 
 
-def _gone(s: Destination, why: str) -> Step:
+def _gone(s: Destination, ev: on.QemuGone) -> Step:
     s = replace(s, gone=True)
     if s.phase in UNDECIDED:
-        return _abort(s, Failure(FailureKind.FAILED, why), s.reason)
+        return _abort(s, Failure(FailureKind.FAILED, ev.why, ev.code), s.reason)
     match s.phase:
         case Phase.STARTING | Phase.KEEPING | Phase.RESTORING:
             return _crashed(s)

@@ -100,6 +100,7 @@ class QmpFailed:
     op: QmpOp
     why: QmpWhy
     text: str
+    code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class QemuGone:
     """The process ended and everything of it is cleaned up, whoever ended it."""
 
     why: str
+    code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class LaunchFailed:
     """No QEMU came to life, or it died on the way; nothing of it is left."""
 
     why: str
+    code: int = 0
 
 
 class DefineOutcome(Enum):

@@ -159,8 +159,8 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
             # that goes before. (I19)
             again = () if s.shall_run or s.phase is Phase.ENDED else (Qmp(QmpOp.STOP),)
             return replace(s, stopped=False), again
-        case on.QemuGone(why=why):
-            return _gone(s, why)
+        case on.QemuGone():
+            return _gone(s, ev)
         case on.TimerFired(timer=timer):
             return _timer_fired(s, timer)
     return s, ()
@@ -284,7 +284,7 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
 
 
 def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
-    failure = s.failure or Failure(FailureKind.FAILED, ev.text)
+    failure = s.failure or Failure(FailureKind.FAILED, ev.text, ev.code)
     match s.phase, ev.op:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
             return _unwind(replace(s, failure=failure))
@@ -340,13 +340,13 @@ def _status(s: Source, status: Status) -> Step:
     return s, ()
 
 
-def _gone(s: Source, why: str) -> Step:
+def _gone(s: Source, ev: on.QemuGone) -> Step:
     if s.phase is Phase.ENDED:
         return s, ()
     if s.phase in (Phase.HANDING_OVER, Phase.STOPPING):
         answer = (Answer(s.confirm),) if s.confirm is not None else ()
         return replace(s, phase=Phase.ENDED), (Undefine(), EndJob(True), *answer)
-    failure = Failure(FailureKind.FAILED, why)
+    failure = Failure(FailureKind.FAILED, ev.why, ev.code)
     calls = [c for c in (s.perform, s.confirm, *s.aborts) if c is not None]
     refusals = tuple(Refuse(call, failure) for call in calls)
     timers = tuple(ClearTimer(t) for t in (Timer.STALL, Timer.CANCEL, Timer.RETRY))

@@ -79,3 +79,5 @@ class Failure:
 
     kind: FailureKind
     text: str
+    code: int = 0
+    """The protocol's error number where the cause had one; 0 lets the kind decide."""

@@ -1,0 +1,106 @@
+"""The flags of a migration: what they mean, which do not go together, which are not served yet.
+
+Numbers and the texts of refusals are those of libvirt 9.0 (observed), since clients show them.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from typing import Final
+
+from sterna.errors import (
+    ArgumentUnsupported,
+    InvalidArg,
+    OperationInvalid,
+    OperationUnsupported,
+    SternaError,
+)
+
+
+class MigrateFlags(IntFlag):
+    LIVE = 1
+    PEER2PEER = 2
+    TUNNELLED = 4
+    PERSIST_DEST = 8
+    UNDEFINE_SOURCE = 16
+    PAUSED = 32
+    NON_SHARED_DISK = 64
+    NON_SHARED_INC = 128
+    CHANGE_PROTECTION = 256
+    UNSAFE = 512
+    OFFLINE = 1024
+    COMPRESSED = 2048
+    ABORT_ON_ERROR = 4096
+    AUTO_CONVERGE = 8192
+    RDMA_PIN_ALL = 16384
+    POSTCOPY = 32768
+    TLS = 65536
+    PARALLEL = 131072
+    NON_SHARED_SYNCHRONOUS_WRITES = 262144
+    POSTCOPY_RESUME = 524288
+    ZEROCOPY = 1048576
+
+
+F = MigrateFlags
+KNOWN: Final = F((1 << 21) - 1)
+COPIES_STORAGE: Final = F.NON_SHARED_DISK | F.NON_SHARED_INC
+
+_EXCLUSIVE: Final = ((F.TUNNELLED, F.PARALLEL), (F.NON_SHARED_DISK, F.NON_SHARED_INC))
+_NOT_SERVED: Final = (
+    (F.PEER2PEER, "peer-to-peer migration"),
+    (F.OFFLINE, "offline migration"),
+    (F.POSTCOPY, "post-copy migration"),
+    (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
+    (F.TLS, "encrypted migration"),
+    (F.PARALLEL, "parallel migration"),
+    (F.RDMA_PIN_ALL, "migration over RDMA"),
+)
+
+
+def checked(bits: int, function: str) -> MigrateFlags:
+    """The flags of a call, if they make sense together and can be served.
+
+    Raises:
+        InvalidArg (8), ArgumentUnsupported (74), OperationInvalid (55): as libvirt 9.0 does.
+        OperationUnsupported (84): a way of migrating that Sterna does not have.
+    """
+    unknown = bits & ~KNOWN
+    if unknown:
+        raise InvalidArg(f"unsupported flags (0x{unknown:x}) in function {function}")
+    flags = F(bits)
+    if refusal := _refusal(flags):
+        raise refusal
+    for some, what in _NOT_SERVED:
+        if flags & some:
+            raise OperationUnsupported(f"{what} is not supported by this host")
+    return flags
+
+
+def _refusal(flags: MigrateFlags) -> SternaError | None:
+    if F.TUNNELLED in flags and F.PEER2PEER not in flags:
+        return InvalidArg("cannot perform tunnelled migration without using peer2peer flag")
+    for one, other in _EXCLUSIVE:
+        if one in flags and other in flags:
+            names = f"'VIR_MIGRATE_{one.name}' and 'VIR_MIGRATE_{other.name}'"
+            return InvalidArg(f"Flags {names} are mutually exclusive")
+    if F.POSTCOPY in flags and F.TUNNELLED in flags:
+        return ArgumentUnsupported("post-copy is not supported with tunnelled migration")
+    if F.POSTCOPY in flags and (F.LIVE not in flags or F.PAUSED in flags):
+        text = "post-copy migration is not supported with non-live or paused migration"
+        return ArgumentUnsupported(text)
+    if F.POSTCOPY_RESUME in flags and F.POSTCOPY not in flags:
+        text = "resuming failed post-copy migration requires post-copy to be enabled"
+        return ArgumentUnsupported(text)
+    if F.ZEROCOPY in flags and F.PARALLEL not in flags:
+        return OperationInvalid("zero-copy is only available for parallel migration")
+    return _offline_refusal(flags) if F.OFFLINE in flags else None
+
+
+def _offline_refusal(flags: MigrateFlags) -> SternaError | None:
+    if flags & COPIES_STORAGE:
+        return OperationInvalid("offline migration cannot handle non-shared storage")
+    if F.PERSIST_DEST not in flags:
+        return OperationInvalid("offline migration must be specified with the persistent flag set")
+    if F.TUNNELLED in flags:
+        return OperationInvalid("tunnelled offline migration does not make sense")
+    return None

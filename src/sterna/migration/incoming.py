@@ -1,0 +1,338 @@
+"""The destination's driver: carries out what `core.destination` orders, on a guest of this host."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from sterna.config import DomainDef, parse_domain
+from sterna.config.clone import clone
+from sterna.errors import Code, SternaError
+from sterna.guest.actor import Guest
+from sterna.guest.definitions import completed
+from sterna.guest.incoming import announce_incoming, launch_incoming, take_over
+from sterna.guest.jobs import Job
+from sterna.guest.jobstats import JobOperation, JobStats
+from sterna.guest.ports import ClientLink
+from sterna.guest.running import FAILED, ORPHANED, Ending, Running
+from sterna.guest.states import (
+    Defined,
+    Lifecycle,
+    PausedReason,
+    RunningReason,
+    ShutDown,
+    Suspended,
+)
+from sterna.migration import qmp
+from sterna.migration.cookie import Cookie, Times
+from sterna.migration.core import destination
+from sterna.migration.core import effects as do
+from sterna.migration.core import events as on
+from sterna.migration.core.records import Record
+from sterna.migration.core.words import QmpOp, Status
+from sterna.migration.driver import Driver, code_of, outcome
+from sterna.migration.flags import MigrateFlags
+from sterna.migration.params import Request
+from sterna.qemu.process import last_words
+from sterna.qemu.qmp_session import Event
+from sterna.store.errors import StoreFailed
+from sterna.store.ports import Verdict
+
+log = logging.getLogger("sterna.migration.destination")
+
+_STATUSES: Final = {status.value: status for status in Status}
+_VERDICTS: Final[dict[Record, Verdict]] = {
+    Record.COMMITTED: "committed",
+    Record.ABORTED: "aborted",
+}
+_RECORDS: Final[dict[Verdict, Record]] = {word: record for record, word in _VERDICTS.items()}
+_ENDINGS: Final = {
+    do.StopReason.FAILED: FAILED,
+    do.StopReason.UNBORN: FAILED,
+    do.StopReason.AUTOKILL: ORPHANED,
+}
+
+DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.DestinationEffect]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What the incoming QEMU is told: where to listen, with which capabilities."""
+
+    uri: str
+    release_port: Callable[[], None]
+
+
+class Incoming(DestinationDriver):
+    """One guest that is expected here.
+
+    Attributes:
+        foreign: the source is not Sterna, so no cookie can prove that it gave the guest away.
+        origin_name: the guest's name at the source, which cookies carry.
+        persistent_xml: what Finish writes down, if it was asked to.
+        stats: what the source's cookie said of the transfer.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        guest: Guest,
+        job: Job,
+        request: Request,
+        *,
+        definition: DomainDef,
+        listening: Listening,
+    ) -> None:
+        super().__init__(id, guest.surroundings.work)
+        self.guest, self.job, self.request = guest, job, request
+        self.definition, self.listening = definition, listening
+        self.foreign = False
+        self.origin_name = guest.name
+        self.persistent_xml: str | None = None
+        self.stats: JobStats | None = None
+        self.times: Times | None = None
+        self._resumed_ms = 0
+        self.ended: Callable[[Incoming], None] = lambda _incoming: None
+        self.capabilities: tuple[str, ...] = ()
+        self._running: Running | None = None
+        self._launching = False
+        self._kill: Ending | None = None
+        self._originals: dict[str, Any] = {}
+        self._unsubscribe: Callable[[], None] = lambda: None
+        job.data["migration"] = id
+
+    # -- what the service asks -----------------------------------------------------------------
+
+    async def prepare(self, link: ClientLink) -> None:
+        """Launch and listen. Raises: SternaError, why not; nothing is left then."""
+        call, answer = self.new_call()
+        persist = MigrateFlags.PERSIST_DEST in self.request.flags
+        number = self.number_of(link)
+        self.begin(*destination.begin(self.guest.name, call, number, persist=persist))
+        await answer
+
+    async def finish(
+        self, link: ClientLink, *, cancelled: bool, permitted: bool, paused: bool
+    ) -> None:
+        """Let the guest run, or end it. Raises: SternaError; MigrateFinishOk if it was told to."""
+        call, answer = self.new_call()
+        number = self.number_of(link)
+        self.post(on.FinishCalled(call, number, cancelled, permitted, paused))
+        await answer
+
+    def learn(self, cookie: Cookie) -> None:
+        """What the source says with its Finish cookie."""
+        self.persistent_xml = cookie.domain_xml
+        self.stats = cookie.stats
+        if cookie.times is not None:
+            # Its clock may differ from ours; whoever cares can take the difference off.
+            delta = time.time_ns() // 1_000_000 - cookie.times.sent
+            self.times = replace(cookie.times, delta=delta)
+
+    def final_stats(self) -> JobStats | None:
+        """The source's numbers, with the times that only the destination knows."""
+        if self.stats is None or self.times is None:
+            return self.stats
+        now = self._resumed_ms or time.time_ns() // 1_000_000
+        return replace(
+            self.stats,
+            operation=JobOperation.MIGRATION_IN,
+            time_elapsed=max(0, now - self.times.started),
+            downtime=max(0, now - self.times.stopped),
+        )
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _heard(self, event: Event) -> None:
+        if event.name == "RESUME":
+            self._resumed_ms = self._resumed_ms or time.time_ns() // 1_000_000
+            self.post(on.CpusStarted())
+        elif event.name == "MIGRATION":
+            status = _STATUSES.get(event.data.get("status", ""))
+            if status is not None:
+                self.job.progress()
+                self.post(on.StatusChanged(status))
+
+    def _stopped(self, ending: Ending) -> None:
+        why = f"domain '{self.guest.name}' was stopped: {ending.audit}"
+        if self._running is not None and ending is FAILED and self._kill is None:
+            words = last_words(self._running.log_path, self._running.log_from)
+            why = f"qemu unexpectedly closed the monitor: {words}"
+        self.post(on.QemuGone(why, int(Code.INTERNAL_ERROR)))
+
+    def _closed(self, link: int) -> None:
+        self.post(on.ConnectionClosed(link))
+
+    # -- effects -------------------------------------------------------------------------------
+
+    def step(
+        self, state: destination.Destination, event: on.DestinationEvent
+    ) -> tuple[destination.Destination, tuple[do.DestinationEffect, ...]]:
+        return destination.step(state, event)
+
+    def entered(self, phase: Enum) -> None:
+        self.job.enter(phase.value)
+        if phase is destination.Phase.ENDED:
+            self.close()
+            self.ended(self)
+
+    def run(self, effect: do.DestinationEffect) -> None:
+        match effect:
+            case do.Answer(call=call):
+                self.answer(call)
+            case do.Refuse(call=call, failure=failure):
+                self.refuse(call, failure)
+            case do.Store(record=record):
+                self.do(self._decide(record))
+            case do.Qmp(op=op):
+                self.do(self._qmp(op))
+            case do.Watch(link=link):
+                self.watch(link, lambda: self._closed(link))
+            case do.Unwatch():
+                self.guest.surroundings.autokill.remove(self.guest.uuid)
+                self.unwatch()
+            case do.CheckCaller(link=link):
+                caller = self.link(link)
+                self.post_first(on.CallerChecked(not (caller.closed or caller.peer_gone())))
+            case do.Launch():
+                self.do(self._launch())
+            case do.Kill(reason=reason):
+                self._kill_qemu(reason)
+            case do.Define():
+                self.do(self._define())
+            case do.Show(view=view):
+                self._show(view)
+            case do.SetTimer(timer=timer, seconds=seconds):
+                self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
+            case do.ClearTimer(timer=timer):
+                self.clear_timer(timer)
+            case do.EndJob(succeeded=succeeded):
+                self._end_job(succeeded=succeeded)
+
+    def _kill_qemu(self, reason: do.StopReason) -> None:
+        self._kill = _ENDINGS[reason]
+        if self.guest.running is not None:
+            if reason is do.StopReason.AUTOKILL and self.guest.running.launched:
+                # QEMU cannot say it; clients of libvirt 9.0 see it before "destroyed" (observed).
+                self.guest.emit_lifecycle(Lifecycle.SHUTDOWN, ShutDown.HOST)
+            self.guest.kill_now(self._kill)
+        elif not self._launching:
+            self.post(on.QemuGone("never started"))
+
+    def _show(self, view: do.View) -> None:
+        guest, running = self.guest, self._running
+        log.info("migration.shown mig=%s guest=%s view=%s", self.id, guest.name, view.value)
+        if running is None:
+            return
+        if view is do.View.INCOMING:
+            announce_incoming(guest, running)
+            return
+        take_over(guest, running)
+        if view is do.View.PAUSED:
+            guest.set_paused(PausedReason.USER, Suspended.PAUSED)
+        elif view is do.View.HELD:
+            guest.set_paused(PausedReason.API_ERROR, Suspended.API_ERROR)
+
+    def _end_job(self, *, succeeded: bool) -> None:
+        self._unsubscribe()
+        self.listening.release_port()
+        if succeeded:
+            self.guest.jobs.complete(self.job, self.final_stats())
+        else:
+            self.guest.jobs.end(self.job)
+        if not self.guest.active and not self.guest.persistent:
+            self.guest.forget()
+
+    # -- work ----------------------------------------------------------------------------------
+
+    async def _launch(self) -> None:
+        if self._kill is not None:
+            self.post(on.QemuGone("killed before it was launched"))
+            return
+        number = next(iter(self._links))
+        link = self._links[number]
+        self._launching = True
+        try:
+            running = await launch_incoming(
+                self.guest, self.definition, link, lambda: self._closed(number)
+            )
+        except (SternaError, OSError) as exc:
+            why = exc.detail if isinstance(exc, SternaError) else str(exc)
+            if self._kill is not None:
+                self.post(on.QemuGone(why))
+            else:
+                self.post(on.LaunchFailed(why, code_of(exc)))
+            return
+        finally:
+            self._launching = False
+        self._running = running
+        running.when_stopped(self._stopped)
+        self._unsubscribe = running.qemu.subscribe(self._heard)
+        self.post(on.Launched())
+
+    async def _decide(self, record: Record) -> None:
+        store = self.guest.surroundings.store
+        try:
+            decision = await store.decide(self.id, _VERDICTS[record], self.guest.uuid)
+        except StoreFailed as exc:
+            log.error("migration.store_failed mig=%s record=%s", self.id, record.value)
+            self.post(on.StoreFailed(record, exc.detail))
+        else:
+            log.info("migration.decided mig=%s verdict=%s", self.id, decision.verdict)
+            self.post(on.Stored(_RECORDS[decision.verdict]))
+
+    async def _define(self) -> None:
+        """Write the definition down, after `cont`, so that a failed Finish leaves nothing (I16)."""
+        guest = self.guest
+        known, before = guest.persistent, guest.definition
+        try:
+            guest.definition = await self._persistent_definition()
+            await guest.save_definition()
+        except SternaError:
+            # The guest runs here all the same; it is transient, and the log says why.
+            log.exception("migration.not_persistent mig=%s guest=%s", self.id, guest.name)
+            guest.definition = before
+            self.post(on.Defined(on.DefineOutcome.FAILED))
+            return
+        guest.emit_lifecycle(Lifecycle.DEFINED, Defined.UPDATED if known else Defined.ADDED)
+        self.post(on.Defined(on.DefineOutcome.WRITTEN))
+
+    async def _persistent_definition(self) -> DomainDef:
+        xml = self.persistent_xml
+        found = parse_domain(xml) if xml is not None else clone(self.definition)
+        found.name = self.guest.name
+        arch = (found.os.arch if found.os is not None else None) or "x86_64"
+        emulators = self.guest.surroundings.emulators
+        return completed(found, await emulators.facts(found.devices.emulator, arch))
+
+    async def _qmp(self, op: QmpOp) -> None:
+        self.post(await outcome(op, self._done(op)))
+
+    async def _done(self, op: QmpOp) -> on.QmpDone:
+        qemu = self.guest.live_or_refuse().qemu
+        match op:
+            case QmpOp.LISTEN:
+                await self._listen()
+            case QmpOp.READY:
+                devices = self.definition.devices
+                await qmp.check_ready(qemu, has_disks=bool(devices.disks))
+            case QmpOp.CONT:
+                await self.guest.resume_cpus(RunningReason.MIGRATED)
+            case QmpOp.RESTORE:
+                await qmp.set_capabilities(qemu, self.capabilities, ())
+                await qmp.set_parameters(qemu, self._originals)
+        return on.QmpDone(op)
+
+    async def _listen(self) -> None:
+        qemu = self.guest.live_or_refuse().qemu
+        self._originals = await qmp.original_parameters(qemu)
+        self.capabilities = await qmp.supported_capabilities(qemu)
+        wanted = {"return-path", *self.request.capabilities}
+        await qmp.set_capabilities(qemu, self.capabilities, wanted)
+        own = self.request.qemu_parameters(destination=True)
+        await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
+        await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=10)

@@ -1,0 +1,283 @@
+"""The source's driver: carries out what `core.source` orders, on a guest of this host."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
+from typing import Any, Final
+
+from sterna.errors import Code, InternalError
+from sterna.guest.actor import Guest
+from sterna.guest.events import JobCompletedEvent
+from sterna.guest.jobs import Job
+from sterna.guest.jobstats import JobOperation, JobStats, JobType
+from sterna.guest.ports import ClientLink
+from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
+from sterna.guest.states import PausedReason, RunningReason
+from sterna.guest.surroundings import MONITOR_S
+from sterna.migration import qmp, transports, uri
+from sterna.migration.core import effects as do
+from sterna.migration.core import events as on
+from sterna.migration.core import source
+from sterna.migration.core.records import Record
+from sterna.migration.core.words import QmpOp, Status
+from sterna.migration.driver import Driver, outcome
+from sterna.migration.flags import MigrateFlags
+from sterna.migration.params import MIB, Request
+from sterna.qemu.process import last_words
+from sterna.qemu.qmp_session import Event
+from sterna.store.errors import StoreFailed
+
+log = logging.getLogger("sterna.migration.source")
+
+FD_NAME: Final = "migrate"
+_STATUSES: Final = {status.value: status for status in Status}
+
+SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
+
+
+class Outgoing(SourceDriver):
+    """One guest that is being sent away.
+
+    Attributes:
+        request: what Begin asked for, then what Perform asks for.
+        foreign: the destination is not Sterna, so no cookie can prove its decision.
+        target: where the data goes, known at Perform.
+        stats: what QEMU said last of the transfer.
+    """
+
+    def __init__(self, id: str, guest: Guest, running: Running, job: Job, request: Request) -> None:
+        super().__init__(id, guest.surroundings.work)
+        self.guest, self.running, self.job, self.request = guest, running, job, request
+        self.foreign = False
+        self.target: uri.Endpoint | None = None
+        self.stats: JobStats | None = None
+        self.started_ms = 0
+        self.stopped_ms = 0
+        self.ended: Callable[[Outgoing], None] = lambda _outgoing: None
+        self.speed_mib = 0
+        """MiB/s set by the user while it runs or before; 0 for no limit."""
+        self._socket: socket.socket | None = None
+        self._have: tuple[str, ...] = ()
+        self._originals: dict[str, Any] = {}
+        self._unsubscribe = running.qemu.subscribe(self._heard)
+        running.when_stopped(self._stopped)
+        job.data["migration"] = id
+        job.cancel = self._cancelled
+
+    # -- what the service asks -----------------------------------------------------------------
+
+    def start(self, link: ClientLink, *, running: bool) -> None:
+        """Begin: watch the connection, hold the job."""
+        live = MigrateFlags.LIVE in self.request.flags
+        number = self.number_of(link)
+        self.begin(*source.begin(self.guest.name, number, live=live, running=running))
+
+    def user_paused(self, link: ClientLink) -> None:
+        """Somebody suspends the guest; call it before that is done (I19)."""
+        by_controller = self.state.link == self.number_of(link)
+        self.post(on.UserPaused(by_controller))
+
+    async def refresh(self) -> JobStats:
+        """Ask QEMU how far it is."""
+        return self._learned(await qmp.query(self.running.qemu))
+
+    def learn_final(self, stats: JobStats | None) -> None:
+        """What the destination measured: how long it took, and how long the guest stood."""
+        if stats is not None and self.stats is not None:
+            self.stats = replace(
+                self.stats, downtime=stats.downtime, time_elapsed=stats.time_elapsed
+            )
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _heard(self, event: Event) -> None:
+        if event.name == "STOP":
+            self.stopped_ms = self.stopped_ms or event.at_us // 1000
+            self.post(on.CpusStopped())
+        elif event.name == "RESUME":
+            self.stopped_ms = 0
+            self.post(on.CpusStarted())
+        elif event.name == "MIGRATION":
+            status = _STATUSES.get(event.data.get("status", ""))
+            if status is not None:
+                self.job.progress()
+                self.post(on.StatusChanged(status))
+
+    def _stopped(self, ending: Ending) -> None:
+        if ending is MIGRATED:
+            why = "migrated"
+        elif ending is DESTROYED or ending is SHUTDOWN:
+            why = "domain is not running"
+        else:
+            words = last_words(self.running.log_path, self.running.log_from)
+            why = f"qemu unexpectedly closed the monitor: {words}"
+        self.post(on.QemuGone(why, int(Code.OPERATION_FAILED)))
+
+    def _cancelled(self) -> None:
+        """`Job.cancel`: an abort by someone who does not wait for its outcome."""
+        call, answer = self.new_call()
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.post(on.AbortCalled(call))
+
+    # -- effects -------------------------------------------------------------------------------
+
+    def step(
+        self, state: source.Source, event: on.SourceEvent
+    ) -> tuple[source.Source, tuple[do.SourceEffect, ...]]:
+        return source.step(state, event)
+
+    def entered(self, phase: Enum) -> None:
+        self.job.enter(phase.value)
+        if phase is source.Phase.ENDED:
+            self._unsubscribe()
+            self._drop_socket()
+            self.close()
+
+    def run(self, effect: do.SourceEffect) -> None:
+        match effect:
+            case do.Answer(call=call):
+                self.answer(call)
+            case do.Refuse(call=call, failure=failure):
+                self.refuse(call, failure)
+            case do.Store(record=record):
+                self.do(self._store(record))
+            case do.Qmp(op=op):
+                self.do(self._qmp(op))
+            case do.Watch(link=link):
+                self.watch(link, lambda: self.post(on.ConnectionClosed(link)))
+            case do.Unwatch():
+                self.unwatch()
+            case do.SetTimer(timer=timer, seconds=seconds):
+                self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
+            case do.ClearTimer(timer=timer):
+                self.clear_timer(timer)
+            case do.Show(view=view):
+                self._show(view)
+            case do.Kill():
+                # Its images are inactive since `completed`: there is nothing to flush.
+                self.guest.kill_now(MIGRATED)
+            case do.Undefine():
+                self._undefine()
+            case do.EndJob(succeeded=succeeded):
+                self._end_job(succeeded=succeeded)
+
+    def _show(self, view: do.View) -> None:
+        log.warning("migration.shown mig=%s guest=%s view=%s", self.id, self.guest.name, view.value)
+        self.guest.post_status()
+
+    def _end_job(self, *, succeeded: bool) -> None:
+        jobs = self.guest.jobs
+        if succeeded and self.stats is not None:
+            stats = self.stats.finished(JobType.COMPLETED)
+            jobs.complete(self.job, stats)
+            self.guest.emit(JobCompletedEvent(self.guest.ref, stats))
+        else:
+            jobs.end(self.job)
+        self.ended(self)
+
+    def _undefine(self) -> None:
+        if MigrateFlags.UNDEFINE_SOURCE not in self.request.flags or not self.guest.persistent:
+            return
+        self.guest.definition = None
+        self.guest.autostart = False
+        if not self.guest.active:
+            self.guest.forget()
+        self.do(self.guest.surroundings.store.delete_definition(self.guest.uuid))
+
+    # -- work ----------------------------------------------------------------------------------
+
+    async def _store(self, record: Record) -> None:
+        self.job.data["record"] = record.value
+        try:
+            await self.guest.save_status()
+        except StoreFailed as exc:
+            log.error("migration.store_failed mig=%s record=%s", self.id, record.value)
+            self.post(on.StoreFailed(record, exc.detail))
+        else:
+            self.post(on.Stored(record))
+
+    async def _qmp(self, op: QmpOp) -> None:
+        self.post(await outcome(op, self._done(op)))
+
+    async def _done(self, op: QmpOp) -> on.QmpDone:
+        qemu = self.running.qemu
+        match op:
+            case QmpOp.CONFIGURE:
+                await self._configure()
+            case QmpOp.STOP:
+                moves = self.state.phase is source.Phase.PAUSING
+                reason = PausedReason.MIGRATION if moves else PausedReason.USER
+                await self.guest.pause_cpus(reason)
+            case QmpOp.MIGRATE:
+                await self._migrate()
+            case QmpOp.CONTINUE:
+                state = {"state": "pre-switchover"}
+                await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
+            case QmpOp.CANCEL:
+                await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
+            case QmpOp.PROGRESS | QmpOp.EXPLAIN:
+                reply = await qmp.query(qemu)
+                self._learned(reply)
+                moved = (reply.get("ram") or {}).get("transferred", 0)
+                status = _STATUSES.get(reply.get("status", ""))
+                return on.QmpDone(op, moved, reply.get("error-desc", ""), status)
+            case QmpOp.CONT:
+                await self.guest.resume_cpus(RunningReason.MIGRATION_CANCELED)
+            case QmpOp.RESTORE:
+                await qmp.set_capabilities(qemu, self._have, ())
+                await qmp.set_parameters(qemu, self._originals)
+        return on.QmpDone(op)
+
+    async def _configure(self) -> None:
+        qemu, request = self.running.qemu, self.request
+        if self.target is None:
+            raise InternalError("no migration URI")
+        self._originals = await qmp.original_parameters(qemu)
+        self._have = await qmp.supported_capabilities(qemu)
+        wanted = {"pause-before-switchover", "return-path", *request.capabilities}
+        if MigrateFlags.AUTO_CONVERGE in request.flags:
+            wanted.add("auto-converge")
+        await qmp.set_capabilities(qemu, self._have, wanted)
+        await qmp.set_parameters(
+            qemu,
+            {
+                "tls-creds": "",
+                "tls-hostname": "",
+                "max-bandwidth": bandwidth_bps(request.bandwidth_mib or self.speed_mib),
+                **request.qemu_parameters(destination=False),
+            },
+        )
+        self._socket = await transports.connect(self.target)
+
+    async def _migrate(self) -> None:
+        if self._socket is None:
+            raise InternalError("no data connection")
+        qemu = self.running.qemu
+        fds = (self._socket.fileno(),)
+        self.started_ms = time.time_ns() // 1_000_000
+        await qemu.execute("getfd", {"fdname": FD_NAME}, fds=fds, timeout_s=MONITOR_S)
+        where = {"detach": True, "uri": f"fd:{FD_NAME}"}
+        await qemu.execute("migrate", where, timeout_s=MONITOR_S)
+        self._drop_socket()  # QEMU has its own copy
+
+    def _drop_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _learned(self, reply: dict[str, Any]) -> JobStats:
+        elapsed_ms = int((time.monotonic() - self.job.started) * 1000)
+        stats = JobStats.of_migration(JobOperation.MIGRATION_OUT, reply, time_elapsed=elapsed_ms)
+        self.stats = stats
+        self.job.progress(stats)
+        return stats
+
+
+def bandwidth_bps(mib: int) -> int:
+    """QEMU's `max-bandwidth` for a speed in MiB/s; 0 is no limit."""
+    return mib * MIB if mib else qmp.UNLIMITED_BPS

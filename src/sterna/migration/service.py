@@ -1,0 +1,416 @@
+"""All migrations of a host: the five calls, and what may be asked beside them.
+
+The server's handlers call this, with a `Request` made from either form of a call. Guests that are
+being sent away are found by their uuid, expected ones by their name, since that is all Finish has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sterna.config import DomainDef, format_domain, parse_domain
+from sterna.errors import InternalError, OperationInvalid, Overflow, SternaError
+from sterna.guest.actor import Guest
+from sterna.guest.jobs import Call, Operation
+from sterna.guest.jobstats import JobStats
+from sterna.guest.ports import ClientLink
+from sterna.guest.registry import Registry
+from sterna.guest.states import State
+from sterna.guest.surroundings import MONITOR_S
+from sterna.migration import checks, exchange, qmp, transports, uri
+from sterna.migration.cookie import (
+    Cookie,
+    Own,
+    Step,
+    Times,
+    check_guest,
+    format_cookie,
+    parse_cookie,
+    require,
+)
+from sterna.migration.core import events as on
+from sterna.migration.core import source
+from sterna.migration.flags import MigrateFlags
+from sterna.migration.incoming import Incoming, Listening
+from sterna.migration.outgoing import Outgoing, bandwidth_bps
+from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
+
+log = logging.getLogger("sterna.migration")
+
+BEGIN_API: Final = "remoteDispatchDomainMigrateBegin3Params"
+PREPARE_API: Final = "remoteDispatchDomainMigratePrepare3Params"
+PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host, as the other side of a migration sees it.
+
+    `address` is where incoming guests are received and what the source is told; None for every
+    address and the host's name.
+    """
+
+    name: str
+    uuid: uuid.UUID
+    address: str | None = None
+    port_min: int = 49152
+    port_max: int = 49215
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    cookie: bytes
+    xml: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    cookie: bytes
+    uri_out: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The guest as it is on this host now; `id` is -1 if its QEMU died since."""
+
+    name: str
+    uuid: uuid.UUID
+    id: int
+    cookie: bytes
+
+
+class Migrations:
+    """The migrations of one host."""
+
+    def __init__(self, registry: Registry, host: Host) -> None:
+        self._registry = registry
+        self._host = host
+        self._ports = transports.PortPool(host.port_min, host.port_max)
+        self._outgoing: dict[uuid.UUID, Outgoing] = {}
+        self._incoming: dict[str, Incoming] = {}
+        self._speed_mib: dict[uuid.UUID, int] = {}
+
+    # -- the source ----------------------------------------------------------------------------
+
+    async def begin(self, guest: Guest, link: ClientLink, request: Request) -> Begun:
+        """Phase 1, on the source: may it go, and what is it?
+
+        With CHANGE_PROTECTION the guest's job is held from here to Confirm, and ends with `link`.
+
+        Raises: OperationInvalid (55), MigrateUnsafe (81), ConfigUnsupported (67), ...
+        """
+        running = checks.check_free(guest)
+        await checks.check_movable(guest, running, request.flags)
+        live = running.definition
+        if MigrateFlags.UNSAFE not in request.flags:
+            checks.check_safe(live)
+        xml = await self._outgoing_xml(live, request.xml)
+        id = str(uuid.uuid4())
+        if MigrateFlags.CHANGE_PROTECTION in request.flags:
+            outgoing = await self._hold(guest, link, request, id, api=BEGIN_API)
+            log.info("migration.begin mig=%s guest=%s", outgoing.id, guest.name)
+        cookie = replace(
+            self._basic_cookie(guest.name, guest.uuid, id),
+            features=("lockstate",),
+            cpu_xml=exchange.cpu_xml(live),
+            capabilities=exchange.capabilities(
+                await qmp.supported_capabilities(running.qemu), "pause-before-switchover"
+            ),
+        )
+        return Begun(format_cookie(cookie), xml)
+
+    async def perform(
+        self, guest: Guest, link: ClientLink, request: Request, cookie_in: bytes
+    ) -> bytes:
+        """Phase 3, on the source: send everything. Returns when all is out.
+
+        Raises: why it failed, with what the guest does now; it runs on here then.
+        """
+        cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
+        if request.migrate_uri is None:
+            raise InternalError("missing migration URI")
+        target = uri.parse(request.migrate_uri)
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is None:
+            if MigrateFlags.CHANGE_PROTECTION in request.flags:
+                raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
+            id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
+            outgoing = await self._hold(guest, link, request, id, api=PERFORM_API)
+        check_guest(cookie, guest.name, guest.uuid)
+        if cookie.own is not None and cookie.own.id != outgoing.id:
+            raise InternalError("migration cookie belongs to another migration")
+        outgoing.foreign = cookie.own is None
+        outgoing.request, outgoing.target = request, target
+        outgoing.speed_mib = self._speed_mib.get(guest.uuid, 0)
+        call, answer = outgoing.new_call()
+        outgoing.post(on.PerformCalled(call, outgoing.number_of(link)))
+        await answer
+        return format_cookie(await self._sent_cookie(guest, outgoing))
+
+    async def confirm(
+        self,
+        guest: Guest,
+        link: ClientLink,
+        cookie_in: bytes,
+        *,
+        cancelled: bool,
+    ) -> None:
+        """Phase 5, on the source: the guest lives elsewhere, or goes on here.
+
+        Raises: OperationInvalid (55) if it is not being migrated, or nothing proves that the
+        destination has it.
+        """
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is None:
+            raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
+        cookie = parse_cookie(cookie_in, Step.CONFIRM, host_uuid=self._host.uuid)
+        if cookie is not None:
+            check_guest(cookie, guest.name, guest.uuid)
+            outgoing.learn_final(cookie.stats)
+        call, answer = outgoing.new_call()
+        proof = exchange.proof(outgoing, cookie)
+        number = outgoing.number_of(link)
+        outgoing.post(on.ConfirmCalled(call, number, cancelled, proof))
+        await answer
+
+    async def abort(self, guest: Guest) -> None:
+        """Abort the guest's outgoing migration; returns when it is cancelled.
+
+        Raises: OperationInvalid (55): there is none, or it is too late.
+        """
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is None:
+            raise OperationInvalid("no job is active on the domain")
+        call, answer = outgoing.new_call()
+        outgoing.post(on.AbortCalled(call))
+        await answer
+
+    def is_outgoing(self, guest: Guest) -> bool:
+        """Whether the guest is being sent away."""
+        return guest.uuid in self._outgoing
+
+    def user_pauses(self, guest: Guest, link: ClientLink) -> None:
+        """Someone is about to suspend the guest: that wish goes with it (I19)."""
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is not None:
+            outgoing.user_paused(link)
+
+    async def refresh_stats(self, guest: Guest) -> JobStats | None:
+        """Ask QEMU how far the guest's migration is; None if there is none.
+
+        Raises: QmpError, MonitorGone, MonitorTimeout.
+        """
+        outgoing = self._outgoing.get(guest.uuid)
+        return await outgoing.refresh() if outgoing is not None else None
+
+    # -- the destination -----------------------------------------------------------------------
+
+    async def prepare(
+        self, link: ClientLink, request: Request, xml: str, cookie_in: bytes
+    ) -> Prepared:
+        """Phase 2, on the destination: launch a QEMU that waits for the guest.
+
+        It dies with `link` until Finish has started it.
+
+        Raises: why it cannot come here; nothing is left then.
+        """
+        cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
+        definition = parse_domain(xml)
+        if definition.uuid is None:
+            raise InternalError("missing domain uuid in migration XML")
+        origin_name = definition.name
+        check_guest(cookie, origin_name, definition.uuid)
+        if request.name is not None:
+            definition.name = request.name
+        exchange.use_cpu(definition, cookie)
+        definition = await self._registry.complete(definition)
+        id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
+        await self._refuse_decided(id)
+        guest = self._registry.admit(definition)
+        job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
+        try:
+            plan = self._plan(request)
+        except BaseException:
+            guest.jobs.end(job)
+            if not guest.persistent:
+                guest.forget()
+            raise
+        listening = Listening(plan.listen, lambda: self._release(plan.port))
+        incoming = Incoming(id, guest, job, request, definition=definition, listening=listening)
+        incoming.foreign = cookie.own is None
+        incoming.origin_name = origin_name
+        incoming.ended = self._incoming_ended
+        self._incoming[guest.name] = incoming
+        await incoming.prepare(link)
+        cookie_out = replace(
+            self._basic_cookie(origin_name, guest.uuid, id),
+            capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
+        )
+        return Prepared(format_cookie(cookie_out), plan.uri_out)
+
+    async def finish(
+        self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool
+    ) -> Finished:
+        """Phase 4, on the destination: let the guest run, or end it.
+
+        Raises: MigrateFinishOk (93) when it was ended as told; else why it could not be started,
+        and then its QEMU is gone.
+        """
+        name = request.name or ""
+        incoming = self._incoming.get(name)
+        if incoming is None:
+            self._registry.lookup_by_name(name)
+            raise OperationInvalid(f"domain '{name}' is not processing incoming migration")
+        cookie = parse_cookie(cookie_in, Step.FINISH, host_uuid=self._host.uuid)
+        own = self._check_finish(incoming, cookie)
+        await incoming.finish(
+            link,
+            cancelled=cancelled,
+            permitted=incoming.foreign or (own is not None and own.sent),
+            paused=MigrateFlags.PAUSED in request.flags or (own is not None and own.paused),
+        )
+        guest = incoming.guest
+        return Finished(
+            guest.name, guest.uuid, guest.id, format_cookie(self._final_cookie(incoming))
+        )
+
+    # -- controls ------------------------------------------------------------------------------
+
+    async def set_max_speed(self, guest: Guest, mib: int) -> None:
+        """Limit outgoing migrations of the guest, the running one too. MiB/s; 0 is no limit.
+
+        Raises: Overflow (82).
+        """
+        if mib > BANDWIDTH_MIB_MAX:
+            raise Overflow(f"bandwidth must be less than {BANDWIDTH_MIB_MAX + 1}")
+        self._speed_mib[guest.uuid] = mib
+        if guest.uuid in self._outgoing:
+            await self._set_parameter(guest, "max-bandwidth", bandwidth_bps(mib))
+
+    def max_speed(self, guest: Guest) -> int:
+        """MiB/s. Without a limit it is the number libvirt 9.0 shows."""
+        return self._speed_mib.get(guest.uuid, 0) or BANDWIDTH_MIB_MAX
+
+    async def set_max_downtime(self, guest: Guest, downtime_ms: int) -> None:
+        """How long the guest may stand at the end, as QEMU estimates it.
+
+        Raises: OperationInvalid (55) if it does not run; QmpError.
+        """
+        await self._set_parameter(guest, "downtime-limit", downtime_ms)
+
+    async def max_downtime(self, guest: Guest) -> int:
+        """In ms. Raises: OperationInvalid (55) if it does not run."""
+        return int((await self._parameters(guest))["downtime-limit"])
+
+    async def set_compression_cache(self, guest: Guest, size_bytes: int) -> None:
+        """xbzrle's cache; QEMU wants a power of two. Raises: OperationInvalid (55), QmpError."""
+        await self._set_parameter(guest, "xbzrle-cache-size", size_bytes)
+
+    async def compression_cache(self, guest: Guest) -> int:
+        """In bytes. Raises: OperationInvalid (55) if it does not run."""
+        return int((await self._parameters(guest))["xbzrle-cache-size"])
+
+    async def _set_parameter(self, guest: Guest, name: str, value: int) -> None:
+        async def work() -> None:
+            await qmp.set_parameters(guest.live_or_refuse().qemu, {name: value})
+
+        guest.live_or_refuse()
+        await guest.do(Call.MIGRATION_OP, "remoteDispatchDomainMigrateSetParameter", work)
+
+    async def _parameters(self, guest: Guest) -> dict[str, Any]:
+        qemu = guest.live_or_refuse().qemu
+        found: dict[str, Any] = await qemu.execute("query-migrate-parameters", timeout_s=MONITOR_S)
+        return found
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    async def _hold(
+        self, guest: Guest, link: ClientLink, request: Request, id: str, *, api: str
+    ) -> Outgoing:
+        checks.check_free(guest)
+        phase = source.Phase.BEGUN.value
+        job = await guest.jobs.begin_operation(Operation.MIGRATION_OUT, api, phase=phase)
+        try:
+            running = guest.live_or_refuse()
+            outgoing = Outgoing(id, guest, running, job, request)
+        except BaseException:
+            guest.jobs.end(job)
+            raise
+        outgoing.ended = self._outgoing_ended
+        self._outgoing[guest.uuid] = outgoing
+        outgoing.start(link, running=guest.state is State.RUNNING)
+        return outgoing
+
+    def _outgoing_ended(self, outgoing: Outgoing) -> None:
+        if self._outgoing.get(outgoing.guest.uuid) is outgoing:
+            del self._outgoing[outgoing.guest.uuid]
+
+    def _incoming_ended(self, incoming: Incoming) -> None:
+        if self._incoming.get(incoming.guest.name) is incoming:
+            del self._incoming[incoming.guest.name]
+
+    async def _outgoing_xml(self, live: DomainDef, wanted: str | None) -> str:
+        if wanted is None:
+            return format_domain(live, migratable=True, secure=True)
+        target = await self._registry.complete(parse_domain(wanted))
+        checks.check_same_machine(live, target)
+        return format_domain(target, migratable=True, secure=True)
+
+    def _basic_cookie(self, name: str, guest_uuid: uuid.UUID, id: str) -> Cookie:
+        return Cookie(name, guest_uuid, self._host.name, self._host.uuid, own=Own(id))
+
+    async def _refuse_decided(self, id: str) -> None:
+        """An id that was decided before cannot be used again: its decision stands (L4)."""
+        taken = any(incoming.id == id for incoming in self._incoming.values())
+        if taken or await self._registry.surroundings.store.decision(id) is not None:
+            raise OperationInvalid(f"migration {id} has been here before")
+
+    def _plan(self, request: Request) -> uri.Incoming:
+        anywhere = transports.any_address()
+        address = request.listen_address or self._host.address
+        return uri.plan_incoming(
+            request.migrate_uri,
+            listen_address=address,
+            own_host=self._host.address or self._host.name,
+            any_address=anywhere,
+            take_port=lambda: self._ports.take((address or anywhere).strip("[]")),
+        )
+
+    def _release(self, port: int | None) -> None:
+        if port is not None:
+            self._ports.release(port)
+
+    async def _sent_cookie(self, guest: Guest, outgoing: Outgoing) -> Cookie:
+        with contextlib.suppress(SternaError):
+            await outgoing.refresh()
+        persists = MigrateFlags.PERSIST_DEST in outgoing.request.flags
+        return replace(
+            self._basic_cookie(guest.name, guest.uuid, outgoing.id),
+            features=("persistent",) if persists else (),
+            domain_xml=exchange.persistent_xml(guest, outgoing.request) if persists else None,
+            stats=outgoing.stats,
+            times=Times(outgoing.started_ms, outgoing.stopped_ms, exchange.now_ms()),
+            own=Own(outgoing.id, sent=True, paused=not outgoing.state.shall_run),
+        )
+
+    def _check_finish(self, incoming: Incoming, cookie: Cookie | None) -> Own | None:
+        if cookie is None:
+            return None
+        check_guest(cookie, incoming.origin_name, incoming.guest.uuid)
+        if cookie.own is not None and cookie.own.id != incoming.id:
+            raise InternalError("migration cookie belongs to another migration")
+        incoming.learn(cookie)
+        return cookie.own
+
+    def _final_cookie(self, incoming: Incoming) -> Cookie:
+        basic = self._basic_cookie(incoming.origin_name, incoming.guest.uuid, incoming.id)
+        return replace(
+            basic,
+            own=Own(incoming.id, decision="committed"),
+            stats=incoming.final_stats(),
+            times=incoming.times,
+        )

@@ -1,0 +1,92 @@
+"""The data connection: ports for those who receive, a connected socket for those who send."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from sterna.errors import InternalError
+from sterna.migration.uri import Endpoint
+
+CONNECT_S: Final = 10.0
+"""How long the destination may take to accept the data connection."""
+IF_INET6: Final = Path("/proc/net/if_inet6")
+
+
+class PortPool:
+    """TCP ports for incoming guests: the lowest that we have not given away and that is free."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first, self._last = first, last
+        self._taken: set[int] = set()
+
+    def take(self, address: str) -> int:
+        """Reserve a port that can be bound at `address` now.
+
+        QEMU binds it a moment later. Another program may be faster: `migrate-incoming` then fails
+        and with it Prepare.
+
+        Raises: InternalError (1) if none is left.
+        """
+        for port in range(self._first, self._last + 1):
+            if port not in self._taken and _free(address, port):
+                self._taken.add(port)
+                return port
+        span = f"{self._first}-{self._last}"
+        raise InternalError(f"Unable to find an unused port in range 'migration' ({span})")
+
+    def release(self, port: int) -> None:
+        self._taken.discard(port)
+
+
+def _free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def any_address() -> str:
+    """What listens everywhere on this host: `::` if it has any IPv6 address, else `0.0.0.0`."""
+    try:
+        return "::" if IF_INET6.read_text(encoding="ascii").strip() else "0.0.0.0"  # noqa: S104 - the documented default: every address
+    except OSError:
+        return "0.0.0.0"  # noqa: S104 - the documented default: every address
+
+
+async def connect(endpoint: Endpoint) -> socket.socket:
+    """A connected, blocking socket for QEMU to send on.
+
+    Raises: OSError, TimeoutError.
+    """
+    async with asyncio.timeout(CONNECT_S):
+        if endpoint.scheme == "unix":
+            return await _connected(socket.AF_UNIX, endpoint.path)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port or 0, type=socket.SOCK_STREAM)
+        failure: OSError = OSError(f"no address for {endpoint.host}")
+        for family, _type, _proto, _name, address in found:
+            try:
+                return await _connected(family, address)
+            except OSError as exc:
+                failure = exc
+        raise failure
+
+
+async def _connected(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        sock.setblocking(True)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
