@@ -75,7 +75,8 @@ class QemuCaps:
     `devices` are the concrete device types (what -device takes), `objects` what -object takes.
     `kvm_present` is QEMU's word that it was built with KVM and the device opens; `kvm_usable` that
     guests truly run (`sterna.qemu.kvm`). `cpus_kvm` is empty where they don't.
-    `host_features_tcg` / `_kvm` are QEMU's names of the features switched on in the richest CPU ("max" / "host") of that accelerator.
+    `host_features_tcg` / `_kvm` are QEMU's names of the features switched on in the richest CPU
+    ("max" / "host") of that accelerator.
     `expansions_tcg` / `_kvm` spell out the models that XML may name, and "max" / "host".
     """
 
