@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sterna.guest.console import Consoles
 from sterna.guest.flags import StartFlags
 from sterna.guest.recover import recover
 from sterna.guest.states import RunningReason, ShutoffReason, State
+from sterna.qemu.process import User
 from support.links import FakeLink
 from support.real_host import real_host
 
@@ -36,6 +38,10 @@ def xml(devices: str = "", more: str = "") -> str:
 @pytest.fixture(scope="session")
 def probe_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("probe")
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 def alive(pid: int) -> bool:
@@ -124,7 +130,7 @@ async def test_a_later_daemon_finds_the_guest_again(tmp_path: Path, probe_cache:
         await guest.suspend()
         await guest.destroy()
         # We are its parent still, though not as the second host: collect it here.
-        assert os.waitpid(pid, 0)[0] == pid
+        assert (await asyncio.to_thread(os.waitpid, pid, 0))[0] == pid
 
 
 async def test_managed_save_and_the_start_after_it(tmp_path: Path, probe_cache: Path) -> None:
@@ -233,3 +239,34 @@ async def test_a_picture_of_the_screen(tmp_path: Path, probe_cache: Path) -> Non
             assert stream.read(8) == b"\x89PNG\r\n\x1a\n"
         assert shot.mime == "image/png"
         await guest.destroy()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a QEMU as somebody else")
+async def test_an_unprivileged_qemu(probe_cache: Path) -> None:
+    """Sockets, terminals, files, disks and the save image work for a QEMU that may do nothing."""
+    nobody = User(65534, 65534)
+    # Not below pytest's own directory, which nobody else may enter.
+    with tempfile.TemporaryDirectory(prefix="sterna-unprivileged-") as name:
+        os.chmod(name, 0o711)
+        root = Path(name)
+        disk = root / "d.raw"
+        disk.write_bytes(bytes(1 << 20))
+        devices = (
+            f"<disk type='file'><driver name='qemu' type='raw'/><source file='{disk}'/>"
+            "<target dev='vda' bus='virtio'/></disk>"
+            f"<serial type='file'><source path='{root}/log/serial.log'/></serial>"
+            "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+            "<graphics type='vnc'/>"
+        )
+        async with real_host(root, probe_cache, user=nobody) as host:
+            guest = await host.registry.define(xml(devices))
+            await guest.start()
+            assert guest.running is not None
+            assert "Uid:\t65534\t65534\t65534\t65534" in status_of(guest.running.pid)
+            assert "CapEff:\t0000000000000000" in status_of(guest.running.pid)
+            shot = await screenshot.take(guest)
+            os.close(shot.fd)
+            await guest.managed_save()
+            await guest.start()
+            assert guest.reason is RunningReason.RESTORED
+            await guest.destroy()

@@ -25,7 +25,7 @@ from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
 from sterna.guest.processor import read_back_processor
-from sterna.guest.resources import Taken, free_pty_names, read_back_ptys, take
+from sterna.guest.resources import Taken, forget_earlier_life, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
@@ -107,7 +107,7 @@ async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
     surroundings = guest.surroundings
     live = running.definition
     _make_run_dir(running.run_dir, surroundings.settings.user)
-    free_pty_names(live)
+    forget_earlier_life(live)
     assign_aliases(live)
     with contextlib.ExitStack() as ours:
         taken = Taken(close=ours)

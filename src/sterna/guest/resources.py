@@ -10,11 +10,13 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from sterna.config import DomainDef
 from sterna.config.model import Chardev, CharSource, Graphics, Interface, Listen
@@ -69,6 +71,8 @@ def take(
         _open_files(device, taken, keep=incoming)
     if live.os is not None and (live.os.firmware or live.os.loader):
         resolve_firmware(live, installed_firmware(), str(surroundings.paths.nvram))
+    if surroundings.settings.user is not None:
+        _give_images(live, surroundings.settings.user)
     _take_nvram(live, surroundings, anew=reset_nvram)
     for interface in live.devices.interfaces:
         _take_tap(interface, taken)
@@ -179,6 +183,31 @@ def _open_file(path: str, taken: Taken, *, anew: bool) -> int:
     return fd
 
 
+# -- images ------------------------------------------------------------------------------------
+
+
+def _give_images(live: DomainDef, user: User) -> None:
+    """Let an unprivileged QEMU open the image files it writes to.
+
+    They stay its own afterwards: taking them back could take them from the guest's other half,
+    which may run on another host of the same storage by then. Devices, and images that others may
+    read or share, are left to the administrator.
+    """
+    for disk in live.devices.disks:
+        if disk.type != "file" or disk.readonly or disk.shareable or not disk.path:
+            continue
+        try:
+            if os.stat(disk.path).st_uid != user.uid:
+                os.chown(disk.path, user.uid, user.gid)
+        except FileNotFoundError:
+            continue  # QEMU says so itself, by name
+        except OSError as exc:
+            raise SystemCallError(
+                f"unable to set user and group to '{user.uid}:{user.gid}' on '{disk.path}'",
+                errno=exc.errno or 0,
+            ) from exc
+
+
 # -- UEFI variables ----------------------------------------------------------------------------
 
 
@@ -243,13 +272,20 @@ def _take_tap(interface: Interface, taken: Taken) -> None:
     taps.set_up(tap.name, interface.link_state != "down" or interface.type == "bridge")
 
 
-def free_pty_names(live: DomainDef) -> None:
-    """Forget the terminals of an earlier life."""
+# Where generated sockets lay: ours ("run/qemu/7-web/NAME"), and libvirt 9.0's (observed).
+_GENERATED: Final = re.compile(r"/(run/(qemu/)?\d+-[^/]+|channel/target/domain-\d+-[^/]+)/[^/]+$")
+
+
+def forget_earlier_life(live: DomainDef) -> None:
+    """Forget terminals and sockets that an earlier life had, here or on another host."""
     for device in chardevs(live):
         if device.type == "pty":
             device.tty = None
             for source in device.sources:
                 source.path = None
+    for channel in live.devices.channels:
+        if channel.type == "unix" and channel.path and _GENERATED.search(channel.path):
+            channel.sources = []
 
 
 def read_back_ptys(live: DomainDef, reply: list[dict[str, str]]) -> None:
