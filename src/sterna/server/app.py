@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 import sterna
+from sterna.errors import SternaError
 from sterna.guest.events import EventBus
 from sterna.guest.launcher import QemuEmulators, QemuLauncher
 from sterna.guest.recover import recover
@@ -28,6 +29,7 @@ from sterna.server import handlers, sdnotify
 from sterna.server import logging as daemon_log
 from sterna.server.clients import Clients
 from sterna.server.context import Context
+from sterna.server.emulators import host_supports
 from sterna.server.listeners import Listener, ListenError, bind_tcp, bind_unix, is_loopback
 from sterna.server.logging import event
 from sterna.server.settings import Settings, SettingsError, octal, tcp_address
@@ -141,7 +143,7 @@ class Daemon:
                 host_uuid=context.host_uuid,
                 socket=self._places.socket,
             )
-            context.registry.surroundings.work.start(context.registry.autostart())
+            self._begin_work(context)
             sdnotify.notify("READY=1", f"STATUS=serving {context.hostname}")
             watchdog = self._watchdog()
             await self._stop.wait()
@@ -153,6 +155,17 @@ class Daemon:
                 listener.close()
             clients.end_all("the daemon stops")
         await settled(context)
+
+    def _begin_work(self, context: Context) -> None:
+        """What a start does beside serving: guests marked for it, and knowing the emulators."""
+        work = context.registry.surroundings.work
+
+        async def know_emulators() -> None:
+            with contextlib.suppress(SternaError):  # whoever needs one will be told
+                await host_supports(context.emulators)
+
+        work.start(know_emulators())
+        work.start(context.registry.autostart())
 
     def _watchdog(self) -> asyncio.TimerHandle | None:
         """Tell the service manager that the loop still turns, as often as it wants."""
