@@ -7,6 +7,8 @@ them up to a sign. The exceptions were found by comparing the three (observed wi
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 # In the order of the CPUID leaves that hold them, as the XML lists them. (Intel SDM vol. 2A, CPUID;
 # AMD APM vol. 3, appendix E.)
 _BY_LEAF = """
@@ -39,6 +41,10 @@ msrcf: split-lock-detect
 
 FEATURES: tuple[str, ...] = tuple(word for word in _BY_LEAF.split() if not word.endswith(":"))
 """Every feature name an XML of ours may hold, in order."""
+
+NEVER_BUILT = frozenset({"osxsave", "ospke", "cmt", "mbm_total", "mbm_local", "pconfig", "cvt16"})
+"""Names that XML may hold and QEMU has no switch for: the guest's own doing (osxsave is on when the
+guest's system uses XSAVE), or nothing that a guest can have."""
 
 _ORDER = {name: place for place, name in enumerate(FEATURES)}
 
@@ -91,14 +97,14 @@ def xml_name(property_name: str) -> str | None:
     return name if name in _ORDER else None
 
 
-def in_order(features: frozenset[str] | set[str]) -> list[str]:
+def in_order(features: Set[str]) -> list[str]:
     """Return features in the XML's order; names we don't know come last, by name."""
     return sorted(features, key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
 
 
 def is_feature(name: str) -> bool:
     """Tell whether a name may stand in a `<feature>`."""
-    return name in _ORDER
+    return name in _ORDER or name in NEVER_BUILT
 
 
 def from_cpuinfo(flags: frozenset[str], vendor: str) -> frozenset[str]:

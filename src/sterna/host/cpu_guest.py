@@ -7,6 +7,7 @@ live definition tells the CPU as it is. (libvirt 9.0, observed in both.)
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 
 from sterna.config.model.cpu import Cpu, CpuFeature
@@ -25,12 +26,13 @@ from sterna.host.cpu import (
     named_models,
     richest_guest_cpu,
 )
-from sterna.host.cpu_features import from_qemu, in_order, is_feature
+from sterna.host.cpu_features import NEVER_BUILT, from_qemu, in_order, is_feature
 from sterna.host.cpu_peers import switched_off
 from sterna.host.support import GuestSupport
 
 _ON = ("require", "force")
 _OFF = ("disable", "forbid")
+_NO_GUEST_HAS = ("pconfig", "cvt16")
 
 
 def settled_cpu(cpu: Cpu, support: GuestSupport, virt_type: str) -> Cpu:
@@ -52,21 +54,33 @@ def settled_cpu(cpu: Cpu, support: GuestSupport, virt_type: str) -> Cpu:
                 "is not supported by hypervisor"
             )
         return cpu
-    for feature in cpu.features:
-        if not is_feature(feature.name):
-            raise ConfigUnsupported(f"unknown CPU feature: {feature.name}")
+    cpu = _with_known_features(cpu, virt_type)
     models = named_models(support, virt_type)
     if cpu.mode == "host-model":
         return _host_model(cpu, support, virt_type, here)
     model = models.get(cpu.model or "")
     if model is None:
         raise InternalError(f"Unknown CPU model {cpu.model}")
-    settled = _with_switched_off(_without_optional(cpu, here), model)
-    if cpu.match in ("minimum", "strict") or cpu.check in ("partial", "full"):
+    settled = _with_switched_off(_without_optional(replace(cpu, fallback="forbid"), here), model)
+    if cpu.check == "partial":
         _insist(settled, model, here)
     if cpu.match == "minimum":
         return _host_model(cpu, support, virt_type, here)
     return settled
+
+
+def _with_known_features(cpu: Cpu, virt_type: str) -> Cpu:
+    """Refuse features nobody knows or can give; leave out those that QEMU has no switch for."""
+    for feature in cpu.features:
+        required = feature.policy in (None, *_ON)
+        if not is_feature(feature.name):
+            raise ConfigUnsupported(f"unknown CPU feature: {feature.name}")
+        if required and feature.name in _NO_GUEST_HAS:
+            raise ConfigUnsupported(f"no QEMU gives its guests the CPU feature {feature.name}")
+        if required and feature.name == "invtsc" and virt_type == "qemu":
+            raise ConfigUnsupported("host doesn't support invariant TSC")
+    kept = [feature for feature in cpu.features if feature.name not in NEVER_BUILT]
+    return cpu if len(kept) == len(cpu.features) else replace(cpu, features=kept)
 
 
 def _without_optional(cpu: Cpu, here: GuestCpu) -> Cpu:
@@ -141,7 +155,6 @@ def _host_model(cpu: Cpu, support: GuestSupport, virt_type: str, here: GuestCpu)
         cpu,
         mode="custom",
         match="exact",
-        check="full",
         fallback="forbid",
         model=best.model.name,
         # A guest that asked only for "at least this" isn't bound to the vendor.
@@ -166,17 +179,31 @@ def actual_cpu(cpu: Cpu, unavailable: frozenset[str], support: GuestSupport, vir
         return cpu
     lost = from_qemu(unavailable)
     policies = {feature.name: feature.policy or "require" for feature in cpu.features}
-    asked_on = {name for name, policy in policies.items() if policy in _ON}
-    asked_off = {name for name, policy in policies.items() if policy in _OFF}
-    now = ((model.features | asked_on) - asked_off) - lost
-    if cpu.check == "full" and (missing := asked_on - now):
-        raise OperationFailed(
-            "guest CPU doesn't match specification: missing features: "
-            f"{','.join(in_order(missing))}"
-        )
-    features = [CpuFeature("require" if name in now else "disable", name) for name in policies]
-    unnamed = (now ^ model.peer_features) - set(policies)
+    on = {name for name, policy in policies.items() if policy in _ON}
+    off = policies.keys() - on
+    now = ((model.features | on) - off) - lost
+    if cpu.check == "full":
+        _insist_exactly((model.peer_features | on) - off, now)
+    features = [
+        CpuFeature(policy, name)
+        if (name in now) == (policy in _ON)
+        else CpuFeature("require" if name in now else "disable", name)
+        for name, policy in policies.items()
+    ]
+    unnamed = ((now ^ model.peer_features) | (model.features & lost)) - policies.keys()
     features += [
         CpuFeature("require" if name in now else "disable", name) for name in in_order(unnamed)
     ]
     return replace(cpu, check="full", fallback="forbid", features=features)
+
+
+def _insist_exactly(wanted: Set[str], now: Set[str]) -> None:
+    """Refuse a CPU that isn't exactly the wanted one: a guest that moved here would notice.
+
+    Raises:
+        OperationFailed: says how they differ.
+    """
+    differences = {"extra features": now - wanted, "missing features": wanted - now}
+    told = [f"{what}: {','.join(in_order(found))}" for what, found in differences.items() if found]
+    if told:
+        raise OperationFailed(f"guest CPU doesn't match specification: {', '.join(told)}")
