@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sterna.host.support import CpuDefinition, CpuExpansion, GuestSupport, MachineSupport
 from sterna.qemu import caps as qemu_caps
@@ -53,7 +53,18 @@ def _convert(caps: qemu_caps.QemuCaps) -> GuestSupport:
         cpu_models=models,
         devices=caps.devices,
         objects=caps.objects,
+        displays=frozenset(_displays(caps)),
     )
+
+
+def _displays(caps: qemu_caps.QemuCaps) -> Iterator[str]:
+    if caps.vnc:
+        yield "vnc"
+    if caps.spice:
+        yield "spice"
+    # A module of its own, as SPICE is; with it comes the device that it makes useful.
+    if "virtio-gpu-gl-pci" in caps.devices:
+        yield "egl-headless"
 
 
 def _definitions(found: tuple[qemu_caps.CpuModel, ...]) -> tuple[CpuDefinition, ...]:

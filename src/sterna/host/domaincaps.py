@@ -27,8 +27,8 @@ sh4 sh4eb sparc sparc64 unicore32 x86_64 xtensa xtensaeb
 ARCHITECTURES = frozenset(_PROCESSORS.split())
 """Every architecture that the protocol has a name for."""
 
-_DISK_DEVICES = ("disk", "cdrom")
-_DISK_BUSES = ("ide", "scsi", "virtio", "usb", "sata")
+_DISK_DEVICES = ("disk", "cdrom", "floppy", "lun")
+_DISK_BUSES = ("ide", "fdc", "scsi", "virtio", "usb", "sata")
 _VIRTIO_MODELS = ("virtio", "virtio-transitional", "virtio-non-transitional")
 _VIDEO_DEVICES = {
     "vga": "VGA",
@@ -217,7 +217,8 @@ def _devices(xml: XmlText, support: GuestSupport, machine: MachineSupport) -> No
             _enum(xml, "bus", (bus for bus in _DISK_BUSES if bus != "ide" or has_ide))
             _enum(xml, "model", _VIRTIO_MODELS)
         with xml.element("graphics", supported="yes"):
-            _enum(xml, "type", ("vnc",))
+            kinds = ("vnc", "spice", "egl-headless")
+            _enum(xml, "type", (kind for kind in kinds if kind in support.displays))
         with xml.element("video", supported="yes"):
             models = _VIDEO_DEVICES.items()
             _enum(xml, "modelType", (m for m, device in models if not device or device in devices))
@@ -226,10 +227,14 @@ def _devices(xml: XmlText, support: GuestSupport, machine: MachineSupport) -> No
             _enum(xml, "model", _VIRTIO_MODELS)
             backends = _RNG_BACKENDS.items()
             _enum(xml, "backendModel", (name for name, obj in backends if obj in support.objects))
-        for absent in ("filesystem", "tpm", "redirdev"):
-            _supported(xml, absent, False)
+        with xml.element("filesystem", supported="yes"):
+            _enum(xml, "driverType", ("path",))
+        _supported(xml, "tpm", False)
+        with xml.element("redirdev", supported="yes"):
+            _enum(xml, "bus", ("usb",) if "usb-redir" in devices else ())
         with xml.element("channel", supported="yes"):
-            _enum(xml, "type", ("pty", "unix"))
+            spice = ("spicevmc",) if "spice" in support.displays else ()
+            _enum(xml, "type", ("pty", "unix", *spice))
 
 
 def _features(xml: XmlText, support: GuestSupport) -> None:

@@ -57,7 +57,8 @@ class GuestSupport:
         cpu_models: by virt type, then by name; with them "max", and "host" under KVM: the most that
             this host can give.
         devices: QEMU's device types (qom-list-types).
-        objects: QEMU's object types that count here: "memory-backend-memfd", "rng-builtin", ...
+        objects: QEMU's object types (-object): "memory-backend-memfd", "rng-builtin", ...
+        displays: kinds of `<graphics>` it speaks, of "vnc", "spice", "egl-headless".
     """
 
     emulator: str
@@ -68,6 +69,7 @@ class GuestSupport:
     cpu_models: Mapping[str, Mapping[str, CpuExpansion]] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
+    displays: frozenset[str] = frozenset()
 
     def machine(self, name: str) -> MachineSupport | None:
         """Return a machine type by its name or alias, always the canonical one."""

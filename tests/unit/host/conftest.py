@@ -130,4 +130,5 @@ def emulator() -> GuestSupport:
         cpu_models={"qemu": tcg, "kvm": kvm},
         devices=frozenset({"VGA", "virtio-gpu-pci", "vmgenid"}),
         objects=frozenset({"iothread", "memory-backend-memfd", "rng-random"}),
+        displays=frozenset({"vnc"}),
     )

@@ -128,6 +128,8 @@ def test_devices_follow_machine_and_emulator(emulator: GuestSupport) -> None:
     assert "ide" not in values(q35, "bus")
     assert values(pc, "modelType") == ["vga", "virtio", "none"]
     assert values(pc, "backendModel") == ["random"]
+    assert values(pc.find("devices/graphics"), "type") == ["vnc"]
+    assert "spicevmc" not in values(pc.find("devices/channel"), "type")
     assert pc.find("features/genid").get("supported") == "yes"
     assert pc.find("features/vmcoreinfo").get("supported") == "no"
 
