@@ -10,6 +10,7 @@ from typing import Final
 
 from sterna.errors import (
     ArgumentUnsupported,
+    BadArgument,
     InvalidArg,
     OperationInvalid,
     OperationUnsupported,
@@ -66,7 +67,7 @@ def checked(bits: int, function: str) -> MigrateFlags:
     """
     unknown = bits & ~KNOWN
     if unknown:
-        raise InvalidArg(f"unsupported flags (0x{unknown:x}) in function {function}")
+        raise BadArgument(f"unsupported flags (0x{unknown:x}) in function {function}")
     flags = F(bits)
     if refusal := _refusal(flags):
         raise refusal

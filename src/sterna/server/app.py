@@ -24,6 +24,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.surroundings import GuestPaths, GuestSettings, Surroundings, Work
 from sterna.host.identity import host_name, host_uuid
 from sterna.host.places import Places
+from sterna.migration.service import Host, Migrations
 from sterna.qemu.process import User
 from sterna.server import handlers, sdnotify
 from sterna.server import logging as daemon_log
@@ -127,6 +128,16 @@ class Daemon:
             store=store,
             bus=bus,
             registry=registry,
+            migrations=Migrations(
+                registry,
+                Host(
+                    hostname,
+                    uuid,
+                    settings.migration_address,
+                    settings.migration_port_min,
+                    settings.migration_port_max,
+                ),
+            ),
         )
 
     async def _serve(self, context: Context) -> None:

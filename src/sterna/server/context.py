@@ -14,6 +14,7 @@ from sterna.server.settings import Settings
 
 if TYPE_CHECKING:
     from sterna.guest.registry import Registry
+    from sterna.migration.service import Migrations
     from sterna.server.session import Session
     from sterna.store.ports import Store
 
@@ -41,6 +42,6 @@ class Context:
     store: Store
     bus: EventBus
     registry: Registry
+    migrations: Migrations
     consoles: Consoles = field(default_factory=Consoles)
-    # migrations
     sessions: dict[int, Session] = field(default_factory=dict)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
+from sterna.errors import SternaError
 from sterna.guest.actor import Guest
 from sterna.guest.jobs import Call
 from sterna.guest.jobstats import JobStats, JobType
@@ -19,6 +23,8 @@ from sterna.server.session import Session
 from sterna.server.wire_values import encode_job
 
 COMPLETED, KEEP_COMPLETED = 1, 2
+REFRESH_S = 0.25
+"""How long a fresh number is waited for before the last known one is given."""
 
 
 def running_stats(guest: Guest) -> JobStats | None:
@@ -36,9 +42,21 @@ def running_stats(guest: Guest) -> JobStats | None:
     return JobStats(type=JobType.UNBOUNDED, operation=job.operation.number)
 
 
+async def refreshed_stats(session: Session, guest: Guest) -> JobStats | None:
+    """The same, fresh where QEMU gives them at once (L6).
+
+    Raises:
+        OperationInvalid (55): the guest is not running.
+    """
+    with contextlib.suppress(SternaError, TimeoutError):
+        async with asyncio.timeout(REFRESH_S):
+            await session.context.migrations.refresh_stats(guest)
+    return running_stats(guest)
+
+
 @handles("DOMAIN_GET_JOB_INFO")
-def domain_get_job_info(session: Session, args: DomainGetJobInfoArgs) -> DomainGetJobInfoRet:
-    stats = running_stats(find(session, args.dom))
+async def domain_get_job_info(session: Session, args: DomainGetJobInfoArgs) -> DomainGetJobInfoRet:
+    stats = await refreshed_stats(session, find(session, args.dom))
     if stats is None:
         return DomainGetJobInfoRet(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     return DomainGetJobInfoRet(
@@ -58,21 +76,26 @@ def domain_get_job_info(session: Session, args: DomainGetJobInfoArgs) -> DomainG
 
 
 @handles("DOMAIN_GET_JOB_STATS")
-def domain_get_job_stats(session: Session, args: DomainGetJobStatsArgs) -> DomainGetJobStatsRet:
+async def domain_get_job_stats(
+    session: Session, args: DomainGetJobStatsArgs
+) -> DomainGetJobStatsRet:
     check_flags(args.flags, COMPLETED | KEEP_COMPLETED, "qemuDomainGetJobStats")
     guest = find(session, args.dom)
     if args.flags & COMPLETED:
         stats = guest.jobs.take_completed(keep=bool(args.flags & KEEP_COMPLETED))
     else:
-        stats = running_stats(guest)
+        stats = await refreshed_stats(session, guest)
     if stats is None:
         return DomainGetJobStatsRet(type=int(JobType.NONE), params=[])
     return DomainGetJobStatsRet(type=int(stats.type), params=encode_job(stats))
 
 
-async def abort(guest: Guest, api: str) -> None:
+async def abort(session: Session, guest: Guest, api: str) -> None:
     """Ask the operation to end early; whoever runs it says how that went."""
     guest.live_or_refuse()
+    if session.context.migrations.is_outgoing(guest):
+        await session.context.migrations.abort(guest)
+        return
 
     async def work() -> None:
         guest.jobs.abort()
@@ -84,10 +107,10 @@ async def abort(guest: Guest, api: str) -> None:
 
 @handles("DOMAIN_ABORT_JOB")
 async def domain_abort_job(session: Session, args: DomainAbortJobArgs) -> None:
-    await abort(find(session, args.dom), "remoteDispatchDomainAbortJob")
+    await abort(session, find(session, args.dom), "remoteDispatchDomainAbortJob")
 
 
 @handles("DOMAIN_ABORT_JOB_FLAGS")
 async def domain_abort_job_flags(session: Session, args: DomainAbortJobFlagsArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainAbortJobFlags")
-    await abort(find(session, args.dom), "remoteDispatchDomainAbortJobFlags")
+    await abort(session, find(session, args.dom), "remoteDispatchDomainAbortJobFlags")

@@ -138,7 +138,9 @@ async def domain_reset(session: Session, args: DomainResetArgs) -> None:
 
 @handles("DOMAIN_SUSPEND")
 async def domain_suspend(session: Session, args: DomainSuspendArgs) -> None:
-    await power.suspend(find(session, args.dom))
+    guest = find(session, args.dom)
+    session.context.migrations.user_pauses(guest, session.connection)
+    await power.suspend(guest)
 
 
 @handles("DOMAIN_RESUME")
