@@ -92,6 +92,52 @@ def test_every_promise_has_a_test_or_says_that_it_has_none() -> None:
     assert not unclear, f"name a test or write 'pending': {unclear}"
 
 
+COMMAND_ROW = re.compile(r"^\| ([a-z-][^|]*?) \| [^|]+ \| (`tests/[^|]+) \|$", re.MULTILINE)
+
+
+def test_commands_of_virsh_are_run_by_their_tests() -> None:
+    """Each command and option of a row stands in the source of the tests that the row names."""
+    rows = COMMAND_ROW.findall(page("reference/virsh.md"))
+    assert len(rows) > 50
+    unseen = []
+    for words, tests in rows:
+        text = "".join(
+            source_of(REPOSITORY / file, function) for file, function in TEST.findall(tests)
+        )
+        wanted = re.findall(r"--[\w-]+|[a-z][\w-]+", words.replace(", with every filter", ""))
+        unseen += [
+            f"{word} in {tests}"
+            for word in wanted
+            if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)
+        ]
+    assert not unseen, f"commands that their test does not run: {unseen}"
+
+
+HELPERS = ("tests/qemu/moving.py", "tests/support/host.py")
+
+
+def source_of(path: Path, function: str) -> str:
+    """A test with its decorators, and the helpers it calls."""
+    helpers: dict[str, str] = {}
+    for file in (*(REPOSITORY / name for name in HELPERS), path):
+        helpers |= functions_of(file)
+    own = helpers.pop(function)
+    called = [text for name, text in helpers.items() if re.search(rf"\b{name}\(", own)]
+    return own + "".join(called)
+
+
+@cache
+def functions_of(path: Path) -> dict[str, str]:
+    text = path.read_text()
+    return {
+        node.name: "\n".join(
+            ast.get_source_segment(text, part) or "" for part in (*node.decorator_list, node)
+        )
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
 PROCEDURE = re.compile(r"\b(?:CONNECT|DOMAIN|NODE)_[A-Z0-9_]+\b")
 
 

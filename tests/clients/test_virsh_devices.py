@@ -68,8 +68,21 @@ def test_domblkstat(machine: Host) -> None:
     assert int(told["wr_bytes"]) == 0
 
 
-def test_domifstat_of_an_interface_without_a_tap(machine: Host) -> None:
-    machine.refused("domifstat", "web1", "52:54:00:12:34:57")
+@pytest.mark.skipif(os.geteuid() != 0, reason="a tap is root's to make")
+def test_domifstat(host: Host, tick_elf: Path) -> None:
+    tap = f"st{os.getpid()}"
+    devices = f"""<interface type='ethernet'><mac address='52:54:00:12:34:58'/>
+      <target dev='{tap}'/><model type='e1000'/></interface>"""
+    host.create(tick_xml("web1", tick_elf, SMALL, devices=devices))
+    rows = [line.split() for line in host.said("domifstat", "web1", tap).splitlines()]
+    told = {name: int(value) for _, name, value in rows}
+    assert {"rx_bytes", "rx_packets", "tx_bytes", "tx_packets", "tx_drop"} <= set(told)
+    assert tap in host.said("domiflist", "web1")
+    host.refused("domifstat", "web1", "52:54:00:12:34:99")
+
+
+def test_domcontrol(machine: Host) -> None:
+    assert machine.said("domcontrol", "web1") == "ok"
 
 
 def test_dommemstat(machine: Host) -> None:

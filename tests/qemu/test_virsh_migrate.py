@@ -50,6 +50,7 @@ def migrate(hosts: TwoHosts, *options: str, live: bool = True) -> str:
 
 
 def test_live(running: TwoHosts, serial_tap: SerialTap) -> None:
+    """`migrate --live`: one history, and every page verified at the destination."""
     before_ns = time.monotonic_ns()
     migrate(running)
     check_moved(running, serial_tap)
@@ -66,6 +67,7 @@ def test_not_live(running: TwoHosts, serial_tap: SerialTap) -> None:
 
 
 def test_verbose(running: TwoHosts, serial_tap: SerialTap) -> None:
+    """`migrate --verbose` shows how far it is."""
     words = migrate_words(running.destination, "--verbose")
     ran = running.source.virsh(*words).check()
     assert "Migration: [100 %]" in ran.out + ran.err
@@ -151,13 +153,14 @@ def test_persistent_xml(
 
 
 def test_bandwidth(long_running: TwoHosts, serial_tap: SerialTap) -> None:
+    """`migrate --bandwidth` is the speed that migrate-getspeed then tells."""
     with slow_migration(long_running):
         assert long_running.source.said("migrate-getspeed", GUEST) == SLOWLY[1]
     check_stayed(long_running, serial_tap)
 
 
 def test_timeout_suspends(long_running: TwoHosts, serial_tap: SerialTap) -> None:
-    """--timeout: after that the guest is suspended, so that its migration comes to an end."""
+    """`migrate --timeout`: after that the guest is suspended, so that its migration comes to an end."""
     words = migrate_words(long_running.destination, *SLOWLY, "--timeout", "1")
     with long_running.source.start_virsh(*words) as controller:
         wait_for(lambda: long_running.source.said("domstate", GUEST) == "paused", "the suspension")
