@@ -21,7 +21,7 @@ from sterna.errors import (
     XmlError,
 )
 from sterna.host.cpu import VENDORS, NamedModel, best_model
-from sterna.host.cpu_features import in_order, is_feature
+from sterna.host.cpu_features import NEVER_BUILT, in_order, is_feature
 from sterna.host.xmltext import XmlText
 
 CPUS_MAX = 256
@@ -157,23 +157,40 @@ def baseline_xml(
     vendors = {cpu.vendor or (cpu.model.vendor if cpu.model else None) for cpu in wanted} - {None}
     if len(vendors) > 1:
         raise CpuIncompatible("CPU vendors do not match")
-    common = frozenset.intersection(*(cpu.required for cpu in wanted))
+    common = frozenset.intersection(*(cpu.required for cpu in wanted)) - NEVER_BUILT
     common = common if within is None else common & within
     vendor = next(iter(vendors), None)
-    cpuid_vendor = _CPUID_VENDORS.get(vendor or "", "")
+    model, require, disable = _nearest(wanted, common, models, vendor)
+    policies = dict.fromkeys(require, "require") | dict.fromkeys(disable, "disable")
+    if expand:
+        policies |= dict.fromkeys(common, "require")
+        policies = dict(sorted(policies.items()))
+    xml = XmlText()
+    with xml.element("cpu", mode="custom", match="exact"):
+        xml.leaf("model", model, fallback="forbid")
+        if any(cpu.vendor for cpu in wanted):
+            xml.leaf("vendor", vendor)
+        for name, policy in policies.items():
+            xml.leaf("feature", policy=policy, name=name)
+    return str(xml)
+
+
+def _nearest(
+    wanted: Sequence[WantedCpu],
+    common: frozenset[str],
+    models: Mapping[str, NamedModel],
+    vendor: str | None,
+) -> tuple[str, Sequence[str], Sequence[str]]:
+    """The model that names what all have in common, what to add to it, what to switch off."""
+    only = wanted[0].model if len(wanted) == 1 else None
+    if only is not None:
+        off = only.peer_features - common | wanted[0].disabled
+        return only.name, in_order(common - only.peer_features), in_order(off)
+    as_documents = [replace(model, features=model.peer_features) for model in models.values()]
     # A host's own CPU is named without switching anything off; a guest's may have been.
     may_disable = any(cpu.disabled for cpu in wanted)
-    as_documents = [replace(model, features=model.peer_features) for model in models.values()]
+    cpuid_vendor = _CPUID_VENDORS.get(vendor or "", "")
     best = best_model(as_documents, common, cpuid_vendor, may_disable=may_disable)
     if best is None:
         raise CpuIncompatible("CPUs are incompatible")
-    xml = XmlText()
-    with xml.element("cpu", mode="custom", match="exact"):
-        xml.leaf("model", best.model.name, fallback="forbid")
-        if any(cpu.vendor for cpu in wanted):
-            xml.leaf("vendor", vendor)
-        for name in in_order(common) if expand else best.require:
-            xml.leaf("feature", policy="require", name=name)
-        for name in best.disable:
-            xml.leaf("feature", policy="disable", name=name)
-    return str(xml)
+    return best.model.name, best.require, best.disable

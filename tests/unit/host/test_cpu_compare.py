@@ -95,15 +95,24 @@ def test_baseline_is_what_all_have(models: dict[str, NamedModel]) -> None:
 
 
 def test_baseline_expanded_and_limited(models: dict[str, NamedModel]) -> None:
-    text = baseline_xml(
-        ["<cpu><model>EPYC-Genoa</model></cpu>"],
-        models,
-        within=frozenset({"fpu", "sse"}),
-        expand=True,
+    documents = [f"<cpu><model>{name}</model></cpu>" for name in ("EPYC-Genoa", "Opteron_G1")]
+    text = baseline_xml(documents, models, within=frozenset({"fpu", "sse"}), expand=True)
+    assert text == (
+        "<cpu mode='custom' match='exact'>\n"
+        "  <model fallback='forbid'>kvm64</model>\n"
+        "  <feature policy='require' name='fpu'/>\n"
+        "  <feature policy='require' name='sse'/>\n"
+        "</cpu>\n"
     )
+
+
+def test_baseline_of_one_keeps_its_model(models: dict[str, NamedModel]) -> None:
+    document = "<cpu><model>kvm64</model><feature name='sse2'/><feature name='osxsave'/></cpu>"
+    text = baseline_xml([document], models)
     assert "<model fallback='forbid'>kvm64</model>" in text
-    assert "<vendor>" not in text
-    assert text.count("<feature") == 2
+    assert "name='sse2'" in text
+    # What the guest's own system switches on is no part of a CPU to choose.
+    assert "osxsave" not in text
 
 
 def test_baseline_keeps_what_a_guest_had_switched_off(models: dict[str, NamedModel]) -> None:

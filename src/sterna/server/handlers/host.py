@@ -8,7 +8,7 @@ from sterna.errors import ErrorDomain, InvalidArg
 from sterna.guest.support import guest_support
 from sterna.host.capabilities import capabilities_xml
 from sterna.host.cpu import is_model_name
-from sterna.host.domaincaps import choose, domain_capabilities_xml, max_vcpus
+from sterna.host.domaincaps import ARCHITECTURES, choose, domain_capabilities_xml, max_vcpus
 from sterna.host.firmware import installed_firmware
 from sterna.host.kvm import tsc_counter
 from sterna.host.sysinfo import sysinfo_xml
@@ -81,10 +81,16 @@ async def connect_get_domain_capabilities(
 async def connect_get_cpu_model_names(
     session: Session, args: ConnectGetCpuModelNamesArgs
 ) -> ConnectGetCpuModelNamesRet:
-    """The models this host's emulator builds, by the names XML has for them."""
+    """The models this host's emulator builds, by the names XML has for them.
+
+    For an architecture that isn't run here the list is empty: any name will do (libvirt 9.0,
+    observed).
+    """
     check_flags(args.flags, 0, "qemuConnectGetCPUModelNames")
-    if args.arch not in ARCHES:
+    if args.arch not in ARCHITECTURES:
         raise InvalidArg(f"cannot find architecture {args.arch}", domain=ErrorDomain.QEMU)
+    if args.arch not in ARCHES:
+        return ConnectGetCpuModelNamesRet(models=(), ret=0)
     support = guest_support(await session.context.emulators.caps(None, args.arch))
     names = [d.name for d in support.cpu_definitions.get("qemu", ()) if is_model_name(d.name)]
     return ConnectGetCpuModelNamesRet(models=names if args.need_results else (), ret=len(names))
