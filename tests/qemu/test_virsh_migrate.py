@@ -160,7 +160,7 @@ def test_bandwidth(long_running: TwoHosts, serial_tap: SerialTap) -> None:
 
 
 def test_timeout_suspends(long_running: TwoHosts, serial_tap: SerialTap) -> None:
-    """`migrate --timeout`: after that the guest is suspended, so that its migration comes to an end."""
+    """`migrate --timeout`: after that the guest is suspended, so that its move ends."""
     words = migrate_words(long_running.destination, *SLOWLY, "--timeout", "1")
     with long_running.source.start_virsh(*words) as controller:
         wait_for(lambda: long_running.source.said("domstate", GUEST) == "paused", "the suspension")
