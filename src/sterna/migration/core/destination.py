@@ -50,7 +50,6 @@ class Phase(Enum):
     LISTENING = "listening"
     PREPARED = "prepare"
     FINISHING = "finish3"
-    CHECKING = "checking"
     COMMITTING = "committing"
     STARTING = "starting"
     KEEPING = "keeping"
@@ -70,7 +69,8 @@ class Destination:
         link: the connection that prepared; None once it has ended.
         finish_link: the connection whose Finish is waiting.
         cancels: calls of Finish that were told to cancel.
-        loaded: QEMU has the whole guest.
+        ready: QEMU has the whole guest and could let it run.
+        unready: why it could not.
         gone: there is no QEMU (any more).
         persist: a definition shall be written.
     """
@@ -84,7 +84,8 @@ class Destination:
     finish_link: int | None = None
     cancels: tuple[int, ...] = ()
     paused: bool = False
-    loaded: bool = False
+    ready: bool = False
+    unready: Failure | None = None
     gone: bool = False
     shown: bool = False
     """Listeners were told that it started."""
@@ -95,9 +96,7 @@ class Destination:
 
 Step = tuple[Destination, tuple[DestinationEffect, ...]]
 
-UNDECIDED: Final = frozenset(
-    {Phase.LAUNCHING, Phase.LISTENING, Phase.PREPARED, Phase.FINISHING, Phase.CHECKING}
-)
+UNDECIDED: Final = frozenset({Phase.LAUNCHING, Phase.LISTENING, Phase.PREPARED, Phase.FINISHING})
 
 
 def begin(guest: str, call: int, link: int, *, persist: bool) -> Step:
@@ -159,7 +158,7 @@ def _finish_called(s: Destination, ev: on.FinishCalled) -> Step:
                 finish_link=ev.link,
                 paused=ev.paused,
             )
-            s, effects = _check(s) if s.loaded else (s, ())
+            s, effects = _when_ready(s)
             return s, (Watch(ev.link), SetTimer(Timer.FINISH, FINISH_S), *effects)
         case Phase.FAILED if s.failure is not None:
             return replace(s, phase=Phase.ENDED), (Unwatch(), Refuse(ev.call, s.failure))
@@ -198,7 +197,7 @@ def _closed(s: Destination, link: int) -> Step:
 
 
 def _caller_checked(s: Destination, alive: bool) -> Step:
-    if s.phase is not Phase.CHECKING:
+    if s.phase is not Phase.FINISHING:
         return s, ()
     if not alive:
         # It waited in a buffer while its client gave up; to run it now would be a second guest
@@ -247,8 +246,8 @@ def _qmp_done(s: Destination, op: QmpOp) -> Step:
             call, s = s.prepare, replace(s, prepare=None)
             answers = (Answer(call),) if call is not None else ()
             return s, (Show(View.INCOMING), *answers)
-        case Phase.CHECKING, QmpOp.READY if s.finish_link is not None:
-            return s, (CheckCaller(s.finish_link),)
+        case ((Phase.PREPARED | Phase.FINISHING), QmpOp.READY):
+            return _when_ready(replace(s, ready=True))
         case Phase.STARTING, QmpOp.CONT:
             return _runs(s)
         case Phase.RESTORING, QmpOp.RESTORE:
@@ -260,8 +259,9 @@ def _qmp_failed(s: Destination, ev: on.QmpFailed) -> Step:
     match s.phase, ev.op:
         case Phase.LISTENING, QmpOp.LISTEN:
             return _abort(s, Failure(FailureKind.FAILED, ev.text, ev.code), StopReason.UNBORN)
-        case Phase.CHECKING, QmpOp.READY:
-            return _abort(s, Failure(FailureKind.FAILED, ev.text, ev.code), StopReason.FAILED)
+        case ((Phase.PREPARED | Phase.FINISHING), QmpOp.READY):
+            failure = Failure(FailureKind.FAILED, ev.text, ev.code)
+            return _when_ready(replace(s, unready=failure))
         case Phase.STARTING, QmpOp.CONT:
             # The decision stands, so the guest is ours whatever `cont` says; an error to the
             # controller would make it tell the source to resume. (L4)
@@ -274,9 +274,9 @@ def _qmp_failed(s: Destination, ev: on.QmpFailed) -> Step:
 
 
 def _status(s: Destination, status: Status) -> Step:
-    if status is Status.COMPLETED:
-        s = replace(s, loaded=True)
-        return _check(s) if s.phase is Phase.FINISHING else (s, ())
+    if status is Status.COMPLETED and s.phase in (Phase.PREPARED, Phase.FINISHING):
+        # Asked now, while Perform's answer and Finish are still on their way.
+        return s, (Qmp(QmpOp.READY),)
     if status is Status.FAILED and s.phase is Phase.FINISHING:
         text = f"QEMU could not load domain '{s.guest}'"
         return _abort(s, Failure(FailureKind.FAILED, text), StopReason.FAILED)
@@ -297,7 +297,7 @@ def _gone(s: Destination, ev: on.QemuGone) -> Step:
 
 def _timer_fired(s: Destination, timer: Timer) -> Step:
     match s.phase, timer:
-        case ((Phase.FINISHING | Phase.CHECKING), Timer.FINISH):
+        case (Phase.FINISHING, Timer.FINISH):
             text = f"QEMU of domain '{s.guest}' did not have the whole guest in {FINISH_S:.0f} s"
             return _abort(s, Failure(FailureKind.TIMED_OUT, text), StopReason.FAILED)
         case Phase.ABORTING, Timer.STORE:
@@ -321,8 +321,13 @@ def _committed(s: Destination) -> Step:
     return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.CONT),)
 
 
-def _check(s: Destination) -> Step:
-    return replace(s, phase=Phase.CHECKING), (Qmp(QmpOp.READY),)
+def _when_ready(s: Destination) -> Step:
+    """Finish can go on once QEMU has everything and could let it run."""
+    if s.phase is not Phase.FINISHING or s.finish_link is None:
+        return s, ()
+    if s.unready is not None:
+        return _abort(s, s.unready, StopReason.FAILED)
+    return s, ((CheckCaller(s.finish_link),) if s.ready else ())
 
 
 def _abort(s: Destination, failure: Failure, reason: StopReason) -> Step:
