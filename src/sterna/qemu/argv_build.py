@@ -85,6 +85,10 @@ class Argv:
     directories: frozenset[str]
 
 
+_ALIASES = {"ahci": "ich9-ahci", "lsi": "lsi53c895a"}
+"""Names -device takes that are not names of QEMU's types (QEMU 7.2, -device help)."""
+
+
 def escape(value: str) -> str:
     """A value within a comma-separated option: commas are doubled (QEMU's QemuOpts)."""
     return value.replace(",", ",,")
@@ -173,6 +177,11 @@ class Build:
 
     def qmp(self, command: str, /, **arguments: Any) -> None:
         self.setup.append(QmpCall(command, arguments))
+
+    def has_device(self, driver: str) -> bool:
+        """Whether this QEMU has a device; true where its devices are unknown."""
+        devices = self.caps.devices
+        return not devices or driver in devices or _ALIASES.get(driver) in devices
 
     # -- where devices sit --------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _controller(build: Build, controller: Controller) -> None:
 
 
 def _check(build: Build, properties: dict[str, Any]) -> None:
-    if build.caps.devices and properties["driver"] not in build.caps.devices:
+    if not build.has_device(properties["driver"]):
         raise refuse(f"controller device '{properties['driver']}' in this QEMU binary")
 
 

@@ -133,7 +133,8 @@ def disks(build: Build, order: BootOrder) -> None:
                 ),
             )
         build.device(_device(build, disk, node, order))
-        _throttle(build, disk)
+        if node is not None:
+            _throttle(build, disk)
 
 
 def _refuse(disk: Disk) -> None:
@@ -359,12 +360,26 @@ def _error_policy(disk: Disk, properties: dict[str, Any]) -> None:
         properties["rerror"] = read
 
 
+def block_device(disk: Disk) -> str:
+    """What QMP's block commands call a disk: QEMU's `qdev` in query-block (7.2, observed).
+
+    The block device is a child of the device of the same name for virtio and USB.
+    """
+    match disk.bus:
+        case "virtio":
+            return f"/machine/peripheral/{disk.alias}/virtio-backend"
+        case "usb":
+            return f"/machine/peripheral/{disk.alias}/{disk.alias}.0/legacy[0]"
+        case _:
+            return disk.alias or ""
+
+
 def _throttle(build: Build, disk: Disk) -> None:
-    """I/O limits, set over QMP by the device's id as libvirt does with -blockdev."""
+    """I/O limits. With -blockdev they belong to the device, and are set over QMP."""
     limits = disk.iotune
     if limits is None:
         return
-    arguments: dict[str, Any] = {"id": build.alias(disk)}
+    arguments: dict[str, Any] = {"id": block_device(disk)}
     for word, field in (("bps", "bytes"), ("iops", "iops")):
         for kind, suffix in (("total", ""), ("read", "_rd"), ("write", "_wr")):
             arguments[word + suffix] = getattr(limits, f"{kind}_{field}_sec") or 0

@@ -187,7 +187,7 @@ def videos(build: Build) -> None:
             raise refuse(f"video model '{model.type}' as {'first' if primary else 'further'} card")
         if video.driver is not None and video.driver.name == "vhostuser":
             raise refuse("a video card driven by vhostuser")
-        if build.caps.devices and driver not in build.caps.devices:
+        if not build.has_device(driver):
             raise ConfigUnsupported(
                 f"domain configuration does not support video model '{model.type}'"
             )

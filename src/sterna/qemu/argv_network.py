@@ -151,7 +151,7 @@ def _card(build: Build, interface: Interface, order: BootOrder) -> dict[str, Any
         name=interface.driver.name
     ):
         raise refuse(f"<driver> of interface model '{interface.model}'")
-    if build.caps.devices and properties["driver"] not in build.caps.devices:
+    if not build.has_device(properties["driver"]):
         raise ConfigUnsupported(
             f"interface model '{interface.model}' is not supported by this QEMU binary"
         )

@@ -72,7 +72,7 @@ async def kvm_usable(binary: str, *, cache_dir: Path | None = None) -> bool:
             if tuple(remembered["key"]) == key:
                 _known[key] = bool(remembered["usable"])
                 return _known[key]
-    usable = _known[key] = await _runs(binary)
+    usable = _known[key] = await runs_guests(binary, "kvm")
     if cached is not None:
         cached.parent.mkdir(parents=True, exist_ok=True)
         part = cached.with_suffix(f".{os.getpid()}.part")
@@ -81,7 +81,8 @@ async def kvm_usable(binary: str, *, cache_dir: Path | None = None) -> bool:
     return usable
 
 
-async def _runs(binary: str, accelerator: str = "kvm") -> bool:
+async def runs_guests(binary: str, accelerator: str) -> bool:
+    """Run the little guest once; whether it ended as it must, in time."""
     code = bytes.fromhex(_SETUP.replace("\n", ""))
     rom = bytearray(_ROM_BYTES)
     rom[: len(code)] = code

@@ -97,7 +97,7 @@ def test_limits_link_balloon_and_its_statistics_are_set_over_qmp() -> None:
     )
     setup = {call.command: call.arguments for call in build(d).setup}
     assert setup["block_set_io_throttle"] == {
-        "id": "virtio-disk0",
+        "id": "/machine/peripheral/virtio-disk0/virtio-backend",
         "bps": 1000,
         "bps_rd": 0,
         "bps_wr": 0,
