@@ -64,6 +64,7 @@ class Code(IntEnum):
     OPERATION_FAILED = 9
     OS_TYPE = 16
     NO_SOURCE = 19
+    NO_TARGET = 20
     NO_NAME = 21
     NO_DEVICE = 23
     XML_ERROR = 27
@@ -201,6 +202,33 @@ class OperationFailed(SternaError):
 class OsTypeUnknown(SternaError):
     code = Code.OS_TYPE
     opening = "unknown OS type"
+    default_domain = ErrorDomain.DOMAIN
+
+
+class NoSource(SternaError):
+    """A device without what is behind it; `detail` names the device."""
+
+    code = Code.NO_SOURCE
+    opening = "missing source information for device"
+    default_domain = ErrorDomain.DOMAIN
+
+    @property
+    def message(self) -> str:
+        return f"{self.opening} {self.detail}" if self.detail else self.opening
+
+
+class NoTarget(NoSource):
+    """A device without its name in the guest."""
+
+    code = Code.NO_TARGET
+    opening = "missing target information for device"
+
+
+class NoName(SternaError):
+    """A definition without a name."""
+
+    code = Code.NO_NAME
+    opening = "missing name information"
     default_domain = ErrorDomain.DOMAIN
 
 

@@ -16,13 +16,14 @@ from sterna.errors import ConfigUnsupported, ErrorDomain, XmlDetail, XmlError
 
 def check(d: DomainDef, facts: EmulatorFacts) -> None:
     """Raise XmlError, ConfigUnsupported or InternalError for what cannot be."""
-    for one in (_type, _lifecycle, _os, _boot_order, _vcpus, _topology, _numa, _memory, _iothreads):
+    for one in (_lifecycle, _os, _boot_order, _vcpus, _topology, _numa, _memory, _iothreads):
         one(d, facts)
     check_devices(d, facts)
     _aliases(d)
 
 
-def _type(d: DomainDef, facts: EmulatorFacts) -> None:
+def check_start(d: DomainDef, facts: EmulatorFacts) -> None:
+    """What may be defined but cannot be started here."""
     if d.type == "kvm" and not facts.kvm:
         raise ConfigUnsupported(f"Emulator '{d.devices.emulator}' does not support virt type 'kvm'")
 
@@ -76,9 +77,14 @@ def _boot_order(d: DomainDef, _facts: EmulatorFacts) -> None:
         if order is None:
             continue
         if order == 0:
-            raise XmlError("Invalid value for attribute 'order' in element 'boot': '0'.")
+            raise XmlError(
+                "Invalid value for attribute 'order' in element 'boot': Zero is not permitted",
+                domain=ErrorDomain.XML,
+            )
         if order in seen:
-            raise XmlError(f"boot order '{order}' used for more than one device")
+            raise ConfigUnsupported(
+                f"boot order '{order}' used for more than one device", domain=ErrorDomain.DOMAIN
+            )
         seen.add(order)
     if seen and d.os is not None and d.os.boot:
         raise ConfigUnsupported(
@@ -109,8 +115,9 @@ def _topology(d: DomainDef, _facts: EmulatorFacts) -> None:
     for name in ("sockets", "dies", "cores", "threads"):
         if getattr(topology, name) == 0:
             raise XmlError(
-                f"Invalid value for attribute '{name}' in element 'topology': '0'."
-                " Expected non-zero positive integer value"
+                f"Invalid value for attribute '{name}' in element 'topology':"
+                " Zero is not permitted",
+                domain=ErrorDomain.XML,
             )
     product = topology.sockets * topology.dies * topology.cores * topology.threads
     if product != d.vcpu:
@@ -200,5 +207,7 @@ def _aliases(d: DomainDef) -> None:
         if device.alias is None or (device is twin and device.alias in seen):
             continue
         if device.alias in seen:
-            raise XmlError(f"non unique alias detected: {device.alias}")
+            raise ConfigUnsupported(
+                f"non unique alias detected: {device.alias}", domain=ErrorDomain.DOMAIN
+            )
         seen.add(device.alias)

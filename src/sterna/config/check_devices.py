@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import string
+
 from sterna.config.caps import EmulatorFacts
 from sterna.config.model import (
-    Chardev,
     Disk,
     DomainDef,
     DriveAddress,
@@ -15,6 +17,12 @@ from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlErro
 SOURCE_NEEDED = frozenset({"bridge", "network", "direct", "hostdev", "vhostuser", "vdpa"})
 SOCKET_NICS = frozenset({"server", "client", "mcast", "udp"})
 EJECTABLE = frozenset({"cdrom", "floppy"})
+FORMATS = frozenset({
+    "raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "bochs", "cloop", "dmg", "fat",
+    "luks", "iso", "cow", "ploop", "dir",
+})  # fmt: skip
+SAFE_SERIAL = frozenset(string.ascii_letters + string.digits + "-_ .+")
+WWN = re.compile(r"(0x)?[0-9a-fA-F]{16}\Z")
 ROTATING = frozenset({"scsi", "ide", "sata"})
 DEVICE_OF_NIC = {
     "virtio": "virtio-net-pci", "rtl8139": "rtl8139", "e1000": "e1000", "e1000e": "e1000e",
@@ -26,6 +34,17 @@ DEVICE_OF_VIDEO = {
     "bochs": "bochs-display", "ramfb": "ramfb",
 }  # fmt: skip
 VIDEO_OF_X86 = frozenset({*DEVICE_OF_VIDEO, "virtio", "none"})
+USB_COMPANIONS = frozenset({"ich9-uhci1", "ich9-uhci2", "ich9-uhci3"})
+CONTROLLER_MODELS = {
+    "usb": USB_COMPANIONS
+    | {"piix3-uhci", "piix4-uhci", "ehci", "ich9-ehci1", "vt82c686b-uhci", "pci-ohci",
+       "nec-xhci", "qemu-xhci", "none"},
+    "scsi": frozenset({"auto", "buslogic", "lsilogic", "lsisas1068", "vmpvscsi", "ibmvscsi",
+                       "virtio-scsi", "lsisas1078", "virtio-transitional",
+                       "virtio-non-transitional", "am53c974", "dc390"}),
+    "ide": frozenset({"piix3", "piix4", "ich6"}),
+    "virtio-serial": frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"}),
+}  # fmt: skip
 MAC_GROUP_BIT = 1
 
 
@@ -35,6 +54,7 @@ def check_devices(d: DomainDef, facts: EmulatorFacts) -> None:
         _interface(nic, facts)
     _usb(d)
     _single(d)
+    _controllers(d)
     _video(d, facts)
     _chardevs(d)
     _others(d)
@@ -78,17 +98,18 @@ def _disk(disk: Disk) -> None:
         )
     if disk.type == "dir" and (disk.driver is None or disk.driver.type != "fat"):
         raise ConfigUnsupported("storage type 'dir' requires use of storage format 'fat'")
-    if disk.source is None and disk.device not in EJECTABLE:
-        raise ConfigUnsupported(
-            f"missing source of disk '{disk.target}': only removable drives can be empty"
-        )
+    driver = disk.driver
+    if driver is not None and driver.name not in (None, "qemu"):
+        raise ConfigUnsupported(f"unsupported driver name '{driver.name}' for disk '{disk.target}'")
+    if driver is not None and driver.type is not None and driver.type not in FORMATS:
+        raise ConfigUnsupported(f"unknown driver format value '{driver.type}'")
     if disk.rotation_rate is not None and disk.bus not in ROTATING:
         raise InternalError("rotation rate is only valid for SCSI/IDE/SATA bus")
     if disk.device == "lun":
         if disk.bus not in ("scsi", "virtio"):
             raise ConfigUnsupported(f"disk device='lun' is not supported for bus='{disk.bus}'")
         if disk.type not in ("block", "network", "volume"):
-            raise ConfigUnsupported("disk device='lun' is not supported for type='file'")
+            raise ConfigUnsupported("disk device='lun' is only valid for block type disk source")
     elif disk.sgio is not None or disk.rawio is not None:
         name = "sgio" if disk.sgio is not None else "rawio"
         raise ConfigUnsupported(
@@ -97,11 +118,15 @@ def _disk(disk: Disk) -> None:
     if disk.removable is not None and disk.bus not in ("usb", "scsi"):
         raise ConfigUnsupported("removable is only valid for usb or scsi disks")
     if disk.transient and disk.readonly:
-        raise ConfigUnsupported("transient disk can't be read-only")
-    for name in ("serial", "wwn", "vendor", "product"):
+        raise ConfigUnsupported(f"transient disk '{disk.target}' must not be read-only")
+    if disk.serial is not None and not SAFE_SERIAL.issuperset(disk.serial):
+        raise InternalError(f"driver serial '{disk.serial}' contains unsafe characters")
+    if disk.wwn is not None and not WWN.match(disk.wwn):
+        raise InternalError(f"Malformed wwn: {disk.wwn}")
+    for name in ("vendor", "product"):
         text: str | None = getattr(disk, name)
-        if text is not None and any(ord(c) < ord(" ") for c in text):
-            raise XmlError(f"disk {name} is not printable: {text!r}")
+        if text is not None and not all(" " <= c <= "~" for c in text):
+            raise XmlError(f"disk {name} is not printable string")
 
 
 def _interface(nic: Interface, facts: EmulatorFacts) -> None:
@@ -171,11 +196,31 @@ def _single(d: DomainDef) -> None:
     models = [panic.model for panic in d.devices.panics]
     for model in ("isa", "hyperv"):
         if models.count(model) > 1:
-            raise ConfigUnsupported(f"Multiple panic devices with model '{model}'")
+            raise XmlError(f"Multiple panic devices with model '{model}'")
     if d.devices.nvram is not None:
         raise ConfigUnsupported("nvram device is only supported for PPC64")
     if len(d.devices.smartcards) > 1:
         raise ConfigUnsupported("this QEMU binary lacks multiple smartcard support")
+
+
+def _controllers(d: DomainDef) -> None:
+    seen: set[tuple[str, int | None]] = set()
+    for controller in d.devices.controllers:
+        allowed = CONTROLLER_MODELS.get(controller.type)
+        if controller.model is not None and allowed is not None and controller.model not in allowed:
+            raise ConfigUnsupported(
+                f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
+            )
+        key = (controller.type, controller.index)
+        if key in seen and controller.type != "usb":
+            raise XmlError(
+                f"Multiple '{controller.type}' controllers with index '{controller.index}'"
+            )
+        seen.add(key)
+    masters = [c.index for c in d.devices.controllers_of("usb") if c.model not in USB_COMPANIONS]
+    for index in masters:
+        if masters.count(index) > 1:
+            raise XmlError(f"Multiple 'usb' controllers with index '{index}'")
 
 
 def _video(d: DomainDef, facts: EmulatorFacts) -> None:
@@ -202,22 +247,6 @@ def _chardevs(d: DomainDef) -> None:
     for serial in d.devices.serials:
         if serial.target_model == "isa-debugcon" and serial.target_type != "isa-debug":
             raise ConfigUnsupported("Target model 'isa-debugcon' requires target type 'isa-debug'")
-    names: set[str] = set()
-    for channel in d.devices.channels:
-        if channel.target_type == "virtio" and channel.target_name is not None:
-            if channel.target_name in names:
-                raise XmlError(f"channel name '{channel.target_name}' is used twice")
-            names.add(channel.target_name)
-    _ports(d.devices.serials)
-
-
-def _ports(serials: list[Chardev]) -> None:
-    seen: set[str | None] = set()
-    for serial in serials:
-        if serial.target_type == "isa-serial":
-            if serial.target_port in seen:
-                raise XmlError(f"target port [{serial.target_port}] already allocated.")
-            seen.add(serial.target_port)
 
 
 def _others(d: DomainDef) -> None:
@@ -229,6 +258,11 @@ def _others(d: DomainDef) -> None:
         if memory.uuid is not None and memory.model == "nvdimm":
             raise ConfigUnsupported(
                 "UUID is not supported for NVDIMM device", domain=ErrorDomain.DOMAIN
+            )
+    for one in d.devices.inputs:
+        if one.bus == "ps2" and one.type not in ("mouse", "keyboard"):
+            raise InternalError(
+                f"ps2 bus does not support {one.type} input device", domain=ErrorDomain.DOMAIN
             )
     acpi = d.features is not None and d.features.acpi
     if d.devices.iommu is not None and d.devices.iommu.model == "virtio" and not acpi:

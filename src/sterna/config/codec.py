@@ -27,8 +27,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sterna.config.values import TEXT, TEXT_OR_EMPTY, Kind, escape, size_kib
-from sterna.errors import ConfigUnsupported, ErrorDomain, Overflow, XmlError
+from sterna.config.values import TEXT, TEXT_OR_EMPTY, Kind, UnknownWord, escape, size_kib
+from sterna.errors import (
+    ConfigUnsupported,
+    ErrorDomain,
+    InternalError,
+    Overflow,
+    SternaError,
+    XmlError,
+)
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
@@ -202,10 +209,12 @@ def _attributes(element: _Element) -> list[tuple[str, str]]:
     return [(str(name), str(text)) for name, text in element.items()]
 
 
-def _bad_value(element: _Element, attribute: str, text: str, why: Exception) -> XmlError | Overflow:
+def _bad_value(element: _Element, attribute: str, text: str, why: Exception) -> SternaError:
     tag = local_name(element)
     if isinstance(why, OverflowError):
         return Overflow(f"{why}: <{tag}> '{text}' (line {line_of(element)})")
+    if isinstance(why, UnknownWord):
+        return ConfigUnsupported(f"{why} (line {line_of(element)})", domain=ErrorDomain.DOMAIN)
     where = f"attribute '{attribute}' in element '{tag}'" if attribute else f"element '{tag}'"
     reason = f". {why}" if str(why) else "."
     return XmlError(f"Invalid value for {where}: '{text}'{reason} (line {line_of(element)})")
@@ -409,9 +418,13 @@ def _read_element(
     else:
         key, classes = spec.cls
         word = kid.get(key)
+        if word is None:
+            raise InternalError(
+                f"No {key} specified for device {kid.tag}", domain=ErrorDomain.DOMAIN
+            )
         cls = classes.get(word)
         if cls is None:
-            raise _bad_value(kid, key, word or "", ValueError())
+            raise _bad_value(kid, key, word, UnknownWord(f"unknown {kid.tag} {key} '{word}'"))
         values[name] = codec(cls).read(kid, depth + 1)
 
 

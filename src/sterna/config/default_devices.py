@@ -19,8 +19,16 @@ from sterna.config.model import (
     Video,
     VideoModel,
 )
-from sterna.errors import ConfigUnsupported, XmlError
+from sterna.errors import (
+    ConfigUnsupported,
+    ErrorDomain,
+    InternalError,
+    NoSource,
+    NoTarget,
+    XmlError,
+)
 
+EJECTABLE = frozenset({"cdrom", "floppy"})
 VRAM_KIB = 16384
 QXL_RAM_KIB = 65536
 WITHOUT_VRAM = frozenset({"virtio", "none", "ramfb", "gop"})
@@ -30,7 +38,15 @@ PORTS_OF_PROTOCOL = {"iscsi": "3260", "nbd": "10809", "ssh": "22", "https": "443
 DEFAULT_INPUT_BUS = {
     "mouse": "ps2", "keyboard": "ps2", "tablet": "usb", "passthrough": "virtio",
 }  # fmt: skip
+CHARDEV_TARGETS = {
+    "serials": frozenset({"isa-serial", "usb-serial", "pci-serial", "isa-debug"}),
+    "consoles": frozenset({"serial", "virtio"}),
+    "channels": frozenset({"virtio", "guestfwd"}),
+}
 AUDIO_OF_DISPLAY: dict[str, str | None] = {"vnc": "none", "spice": "spice", "sdl": None}
+_NO_PATH = "Missing source path attribute for char device"
+_NO_HOST = "Missing source host attribute for char device"
+_NO_SERVICE = "Missing source service attribute for char device"
 VIDEO_DEFAULT = "cirrus"
 
 
@@ -49,10 +65,14 @@ def complete_devices(d: DomainDef, new_mac: Callable[[], str]) -> None:
 
 def _disk(disk: Disk) -> None:
     if not disk.target:
-        raise XmlError("Missing required attribute 'dev' in element 'target'")
+        raise NoTarget(disk.path or "")
     found = split_target(disk.target)
     if found is None:
-        raise XmlError(f"Invalid harddisk device name: {disk.target}")
+        raise XmlError(f"Unknown disk name '{disk.target}' and no address specified")
+    if disk.source is not None and disk.source == type(disk.source)():
+        disk.source = None
+    if disk.source is None and disk.device not in EJECTABLE:
+        raise NoSource(disk.target)
     if disk.bus is None:
         disk.bus = "fdc" if disk.device == "floppy" else BUS_OF_PREFIX[found[0]]
     if disk.device == "cdrom":
@@ -62,13 +82,10 @@ def _disk(disk: Disk) -> None:
     disk.driver.name = disk.driver.name or "qemu"
     if disk.driver.type is None and disk.type != "volume":
         disk.driver.type = "raw"
-    if disk.source is not None:
-        if disk.source.protocol is not None:
-            for host in disk.source.hosts:
-                if host.port is None and host.transport != "unix":
-                    host.port = PORTS_OF_PROTOCOL.get(disk.source.protocol)
-        if disk.source == type(disk.source)():
-            disk.source = None
+    if disk.source is not None and disk.source.protocol is not None:
+        for host in disk.source.hosts:
+            if host.port is None and host.transport != "unix":
+                host.port = PORTS_OF_PROTOCOL.get(disk.source.protocol)
     if disk.type == "vhostuser" and disk.snapshot is None:
         disk.snapshot = "no"
 
@@ -86,8 +103,17 @@ def _interface(nic: Interface, new_mac: Callable[[], str]) -> None:
 
 def _chardevs(d: DomainDef) -> None:
     devices = d.devices
-    for kind in (devices.serials, devices.parallels, devices.consoles):
+    for kind in (devices.serials, devices.parallels):
         _number_ports(kind)
+    for number, console in enumerate(devices.consoles):
+        console.target_port = str(number)  # what was written is not looked at
+    for name, words in CHARDEV_TARGETS.items():
+        for one in getattr(devices, name):
+            if one.target_type is not None and one.target_type not in words:
+                raise ConfigUnsupported(
+                    f"unknown target type '{one.target_type}' specified for character device",
+                    domain=ErrorDomain.DOMAIN,
+                )
     for serial in devices.serials:
         if serial.target_type is None:
             serial.target_type = "isa-serial"
@@ -135,17 +161,21 @@ def _source(one: Chardev) -> None:
             source.mode = "connect"
     if one.type in ("null", "vc", "stdio", "spicevmc"):
         one.sources = []
-    elif one.type in ("file", "dev", "pipe") and (one.path is None):
-        raise XmlError("Missing source path attribute for char device")
+    elif one.type == "unix" and one.target_type == "virtio" and one.path is None:
+        one.sources = []  # the daemon chooses a path when the guest starts
+    elif one.type in ("file", "dev", "pipe", "unix") and (one.path is None):
+        raise InternalError(_NO_PATH, domain=ErrorDomain.DOMAIN)
     elif one.type == "tcp":
         _tcp_source(one.source)
+    elif one.type == "udp" and not any(source.service for source in one.sources):
+        raise InternalError(_NO_SERVICE, domain=ErrorDomain.DOMAIN)
 
 
 def _tcp_source(source: CharSource | None) -> None:
     if source is None or source.host is None:
-        raise XmlError("Missing source host attribute for char device")
+        raise InternalError(_NO_HOST, domain=ErrorDomain.DOMAIN)
     if source.service is None:
-        raise XmlError("Missing source service attribute for char device")
+        raise InternalError(_NO_SERVICE, domain=ErrorDomain.DOMAIN)
 
 
 def _graphics(graphics: Graphics) -> None:
@@ -170,7 +200,7 @@ def _listens(graphics: Graphics) -> None:
     first = graphics.listens[0]
     if first.type == "address":
         if graphics.listen is not None and first.address not in (None, graphics.listen):
-            raise XmlError(
+            raise ConfigUnsupported(
                 f"graphics 'listen' attribute '{graphics.listen}' must match 'address' attribute"
                 f" of first listen element (found '{first.address}')"
             )
@@ -227,11 +257,40 @@ def _power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
-def _small(d: DomainDef) -> None:
+def _demand(d: DomainDef) -> None:
+    """What each of these must say; each refusal in libvirt's own way."""
     devices = d.devices
     for sound in devices.sounds:
         if sound.model is None:
-            raise XmlError("Missing required attribute 'model' in element 'sound'")
+            raise XmlError(
+                "Missing required attribute 'model' in element 'sound'", domain=ErrorDomain.XML
+            )
+    internal: str | None = None
+    if any(not one.type for one in devices.inputs):
+        internal = "missing input device type"
+    elif any(not watchdog.model for watchdog in devices.watchdogs):
+        internal = "watchdog must contain model name"
+    elif any(not hub.type for hub in devices.hubs):
+        internal = "missing hub device type"
+    if internal is not None:
+        raise InternalError(internal, domain=ErrorDomain.DOMAIN)
+    if any(not rng.model for rng in devices.rngs):
+        raise XmlError("missing RNG device model")
+    if any(rng.backend is None for rng in devices.rngs):
+        raise XmlError("only one RNG backend is supported")
+    if any(not hostdev.type for hostdev in devices.hostdevs):
+        raise XmlError("missing source address type")
+    if any(not shmem.name for shmem in devices.shmems):
+        raise XmlError("shmem element must contain 'name' attribute")
+    if any(tpm.backend is None for tpm in devices.tpms):
+        raise XmlError("missing TPM device backend")
+    if any(filesystem.source is None for filesystem in devices.filesystems):
+        raise NoSource
+
+
+def _small(d: DomainDef) -> None:
+    _demand(d)
+    devices = d.devices
     for watchdog in devices.watchdogs:
         watchdog.action = watchdog.action or "reset"
     for panic in devices.panics:

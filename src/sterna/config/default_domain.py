@@ -21,7 +21,7 @@ from sterna.config.model import (
     Switch,
 )
 from sterna.config.values import size_kib
-from sterna.errors import ConfigUnsupported, InternalError, OsTypeUnknown, XmlError
+from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, NoName, XmlError
 
 NAME_FORBIDDEN = frozenset("\n\r/")
 BOOT_DEVICES_MAX = 4
@@ -50,10 +50,8 @@ def complete_domain(
 
 
 def _identity(d: DomainDef, new_uuid: Callable[[], uuidlib.UUID]) -> None:
-    if d.type is None:
-        raise XmlError("Missing required attribute 'type' in element 'domain'")
     if not d.name:
-        raise XmlError("missing domain name information")
+        raise NoName
     if NAME_FORBIDDEN & set(d.name):
         bad = "/" if "/" in d.name else "\\n"
         raise XmlError(f"name {d.name} cannot contain '{bad}'")
@@ -67,12 +65,12 @@ def _os(d: DomainDef, facts: EmulatorFacts) -> None:
     if d.os is None or not d.os.type:
         raise XmlError("an os <type> must be specified")
     if d.os.type != "hvm":
-        raise OsTypeUnknown(d.os.type)
+        raise ConfigUnsupported(f"unknown OS type '{d.os.type}'", domain=ErrorDomain.DOMAIN)
     if d.os.arch is None:
         d.os.arch = facts.arch
     if d.os.arch != facts.arch:
         raise ConfigUnsupported(
-            f"No emulator found for arch '{d.os.arch}' and domain type '{d.type}'"
+            f"No emulator found for arch '{d.os.arch}'", domain=ErrorDomain.DOMAIN
         )
     machine = facts.canonical_machine(d.os.machine or facts.default_machine)
     if machine is None:
@@ -123,8 +121,6 @@ def _memory(d: DomainDef) -> None:
     cells = numa_memory_kib(d)
     if cells:
         d.memory = cells + module_memory_kib(d)
-    elif d.memory is None and d.max_memory is None:
-        raise XmlError("missing memory element")
     elif d.memory is None:
         d.memory = d.max_memory
     if not d.memory:
@@ -140,10 +136,11 @@ def _vcpus(d: DomainDef) -> None:
     if d.vcpu is None:
         d.vcpu = 1
     if d.vcpu == 0:
-        raise XmlError("invalid domain vCPUs count")
+        raise InternalError("CPU IDs in <numa> exceed the <vcpu> count", domain=ErrorDomain.DOMAIN)
     if d.vcpu_current is not None and d.vcpu_current > d.vcpu:
-        raise XmlError(
-            f"maxvcpus must not be less than current vcpus ({d.vcpu} < {d.vcpu_current})"
+        raise ConfigUnsupported(
+            "maximum vCPU count must not be less than current vCPU count",
+            domain=ErrorDomain.DOMAIN,
         )
     if d.vcpu_current == d.vcpu:
         d.vcpu_current = None
@@ -209,6 +206,7 @@ def _cpu(d: DomainDef) -> None:
         if cpu.model is None:
             cpu.model = "qemu64"
             cpu.fallback = "forbid"
+            cpu.check = cpu.check or "none"
         cpu.match = cpu.match or "exact"
         cpu.fallback = cpu.fallback or "allow"
         default_check = "partial" if d.type == "kvm" else "none"

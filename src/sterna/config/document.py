@@ -58,7 +58,7 @@ def parse_domain(xml: str) -> DomainDef:
     root = parse_xml(xml)
     if root.tag != "domain":
         raise XmlError(
-            f"unexpected root element <{root.tag}>, expecting <domain> (line {line_of(root)})"
+            f"expecting root element of 'domain', not '{root.tag}' (line {line_of(root)})"
         )
     found: DomainDef = codec(DomainDef).read(root)
     return found

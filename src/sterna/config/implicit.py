@@ -26,6 +26,8 @@ from sterna.errors import ConfigUnsupported, InternalError, XmlError
 
 USB_DEFAULT = "piix3-uhci"
 SCSI_DEFAULT = "lsilogic"
+USB_MASTER = "ich9-ehci1"
+USB_COMPANIONS = frozenset({"ich9-uhci1", "ich9-uhci2", "ich9-uhci3"})
 CONTROLLERS_MAX = 255  # keeps one absurd address from adding millions of controllers
 
 Item = TypeVar("Item")
@@ -79,11 +81,18 @@ def _insert(
 def number_controllers(d: DomainDef) -> None:
     """A controller without index gets the lowest free one of its type; models get defaults."""
     used: dict[str, set[int]] = {}
+    master: Controller | None = None
     for controller in d.devices.controllers:
+        if controller.index is not None and controller.index < 0:
+            controller.index = None  # libvirt writes -1 for "any"
         if controller.index is not None:
             used.setdefault(controller.type, set()).add(controller.index)
     for controller in d.devices.controllers:
         taken = used.setdefault(controller.type, set())
+        if controller.type == "usb" and controller.model == USB_MASTER:
+            master = controller
+        if controller.index is None and controller.model in USB_COMPANIONS and master is not None:
+            controller.index = master.index
         if controller.index is None:
             index = 0
             while index in taken:
@@ -121,7 +130,7 @@ def add_chipset_controllers(d: DomainDef) -> None:
         if controller.index == 0 and controller.model != root:
             raise XmlError(
                 f"The PCI controller with index='0' must be model='{root}' for this machine type,"
-                f" but model='{controller.model}' was found instead"
+                f" but model='{controller.model or '(null)'}' was found instead"
             )
     _add(d, "pci", 0, root)
 

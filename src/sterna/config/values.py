@@ -11,6 +11,8 @@ import uuid as uuidlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sterna.errors import ErrorDomain, InternalError, InvalidArg, XmlError
+
 
 class Kind(NamedTuple):
     """One scalar type of the XML: text -> value and value -> text."""
@@ -93,14 +95,20 @@ YES_NO = _two("yes/no", "yes", "no")
 ON_OFF = _two("on/off", "on", "off")
 
 
-def one_of(*words: str) -> Kind:
-    """A word out of a closed list."""
+class UnknownWord(ValueError):
+    """A word outside a closed list, where libvirt calls that unsupported rather than wrong."""
+
+
+def one_of(*words: str, unknown: str | None = None) -> Kind:
+    """A word out of a closed list. `unknown` is libvirt's sentence for others, with {} for it."""
     allowed = frozenset(words)
 
     def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError
-        return text
+        if text in allowed:
+            return text
+        if unknown is not None:
+            raise UnknownWord(unknown.format(text))
+        raise ValueError
 
     return Kind("one of " + ", ".join(words), parse, str)
 
@@ -109,7 +117,7 @@ def parse_uuid(text: str) -> uuidlib.UUID:
     """libvirt takes 32 hexadecimal digits with dashes and spaces anywhere (observed)."""
     digits = text.strip().replace("-", "").replace(" ", "")
     if len(digits) != 32 or not all(c in "0123456789abcdefABCDEF" for c in digits):
-        raise ValueError("malformed uuid")
+        raise InternalError("malformed uuid element", domain=ErrorDomain.DOMAIN)
     return uuidlib.UUID(hex=digits)
 
 
@@ -120,7 +128,7 @@ _MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}\Z")
 
 def parse_mac(text: str) -> str:
     if not _MAC.match(text):
-        raise ValueError
+        raise XmlError(f"unable to parse mac address '{text}'")
     return ":".join(f"{int(part, 16):02x}" for part in text.split(":"))
 
 
@@ -138,7 +146,7 @@ def size_bytes(number: str, unit: str | None, default_unit: str) -> int:
     """A number with its unit in bytes. `k` and `KiB` are 1024, `KB` is 1000 (domain XML docs)."""
     scale = _UNITS.get((unit if unit is not None else default_unit).lower())
     if scale is None:
-        raise ValueError(f"unknown suffix '{unit}'")
+        raise InvalidArg(f"unknown suffix '{unit}'")
     total = _natural(number) * scale
     if total > SIZE_BYTES_MAX:
         raise OverflowError("value too large")

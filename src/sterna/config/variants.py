@@ -20,7 +20,7 @@ from sterna.config.model.address import USER_ALIAS
 from sterna.config.model.interface import GENERATED_TAPS
 
 # Where a daemon keeps the sockets of channels it names itself, whatever its root directory is.
-_OWN_CHANNEL = re.compile(r"/channel/target/(domain-[^/]+/|[^/]+\.)(?P<name>[^/]+)\Z")
+_OWN_CHANNEL = re.compile(r"/channel/target/(domain-[^/]+/)?([^/]+)\Z")
 
 
 def strip_live(d: DomainDef) -> None:
@@ -80,7 +80,8 @@ def _strip_chardev(one: Chardev) -> None:
         one.sources = []
     if one.type == "unix" and one.target_type == "virtio" and one.path is not None:
         own = _OWN_CHANNEL.search(one.path)
-        if own is not None and own["name"] == one.target_name:
+        name = one.target_name or ""
+        if own is not None and (own[2] == name or own[2].endswith(f".{name}")):
             one.sources = []
 
 

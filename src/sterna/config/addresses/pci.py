@@ -53,7 +53,7 @@ def assign_pci(d: DomainDef) -> None:
     dry = _buses(d, grow=True)
     had_room = _run(d, dry, dry=True)
     if dry.express:
-        if len(dry.buses) > highest + 1:
+        if highest == 0 and len(dry.buses) > 1:
             dry.next_place(Plug.PCIE)  # one free port, so that something can be hot-plugged
     elif had_room:
         dry.next_place(Plug.PCI_BRIDGE)
@@ -302,7 +302,9 @@ def _set_target(d: DomainDef, controller: Controller) -> None:
             if controller.chassis is None:
                 controller.chassis = index
             if controller.port is None and isinstance(address, PciAddress):
-                controller.port = (address.slot << 3) + address.function
+                root = controller.model == "pcie-root-port"
+                port = (address.slot << 3) + address.function
+                controller.port = port if root else address.slot
         case "pci-expander-bus" | "pcie-expander-bus":
             if controller.bus_nr is None:
                 controller.bus_nr = _expander_bus_number(d, controller)
@@ -321,7 +323,7 @@ def _expander_bus_number(d: DomainDef, controller: Controller) -> int:
         for other in d.devices.controllers_of("pci")
         if isinstance(other.address, PciAddress) and other.address.bus == controller.index
     )
-    number = lowest - below - 2
+    number = lowest - max(below, 1) - 1
     if number < 1:
         raise XmlError("No more room for expander buses")
     return number

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sterna.config.addresses.pci_rules import FUNCTIONS, PciBuses, Plug
 from sterna.config.model import Controller, Device, DomainDef, PciAddress, Video
-from sterna.errors import XmlError
+from sterna.errors import InternalError, XmlError
 
 Fix = Callable[[Device, PciAddress], None]
 HasPlace = Callable[[Device], bool]
@@ -42,7 +42,7 @@ def _must_be(device: Device, what: str, slot: int, function: int) -> None:
     place = device.address
     wrong = isinstance(place, PciAddress) and place.place != (0, 0, slot, function)
     if wrong or (place is not None and not isinstance(place, PciAddress)):
-        raise XmlError(f"{what} must have PCI address 0:0:{slot:x}.{function}")
+        raise InternalError(f"{what} must have PCI address 0:0:{slot:x}.{function}")
 
 
 def _reserve_piix3(d: DomainDef, buses: PciBuses, fix: Fix, has_place: HasPlace) -> None:

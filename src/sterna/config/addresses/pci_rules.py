@@ -116,7 +116,7 @@ class Bus:
         """Whether a device of this kind may be put here unasked."""
         if not plug & self.rule.takes:
             return False
-        return self.rule.automatic or bool(plug & BEHIND_ANY_BUS)
+        return self.rule.automatic or bool(plug & (BEHIND_ANY_BUS | Plug.PCI_BRIDGE))
 
 
 class PciBuses:
@@ -182,8 +182,9 @@ class PciBuses:
         if plug & (Plug.PCI | Plug.PCI_BRIDGE):
             conventional = any(bus.rule.takes & Plug.PCI_BRIDGE for bus in self.buses)
             if self.express and not conventional:
-                self.next_place(Plug.TO_PCI_BRIDGE)
-                self.buses.append(Bus("pcie-to-pci-bridge"))
+                port = Bus("pcie-root-port")
+                port.take(0, 0)
+                self.buses += [port, Bus("pcie-to-pci-bridge")]
             else:
                 # Its own slot is found in the real run: controllers are placed before endpoints.
                 self.buses.append(Bus("pci-bridge"))

@@ -73,7 +73,7 @@ def assign_usb(d: DomainDef) -> None:
     free = sum(1 for bus in buses.values() for _ in bus.free())
     missing = len(waiting) + len(waiting_hubs) - free - len(waiting_hubs) * HUB_PORTS
     while missing > 0:
-        hub = Hub()
+        hub = Hub(type="usb")
         d.devices.hubs.append(hub)
         waiting_hubs.append(hub)
         missing -= HUB_PORTS - 1

@@ -98,7 +98,15 @@ class Clock:
     """Guest's real-time clock. `adjustment` in seconds (or the word reset), variable offset."""
 
     offset: str | None = at(
-        "@offset", one_of("utc", "localtime", "variable", "timezone", "absolute")
+        "@offset",
+        one_of(
+            "utc",
+            "localtime",
+            "variable",
+            "timezone",
+            "absolute",
+            unknown="unknown clock offset '{}'",
+        ),
     )
     adjustment: str | None = at("@adjustment")
     basis: str | None = at("@basis", one_of("utc", "localtime"))

@@ -12,6 +12,7 @@ from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
 CHARDEV_TYPES = one_of(
     "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp", "tcp", "unix", "spicevmc",
     "spiceport", "nmdm", "qemu-vdagent", "dbus",
+    unknown="unknown type presented to host for character device: {}",
 )  # fmt: skip
 
 
@@ -134,7 +135,14 @@ class Rng(Device):
     """A source of randomness for the guest; the rate is bytes in a period of ms."""
 
     model: str = at(
-        "@model", one_of("virtio", "virtio-transitional", "virtio-non-transitional"), "virtio"
+        "@model",
+        one_of(
+            "virtio",
+            "virtio-transitional",
+            "virtio-non-transitional",
+            unknown="unknown RNG model '{}'",
+        ),
+        "",
     )
     rate_bytes: int | None = at("rate@bytes", NAT)
     rate_period: int | None = at("rate@period", NAT)

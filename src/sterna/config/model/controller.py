@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sterna.config.codec import at, child, in_kib
 from sterna.config.model.address import Device
-from sterna.config.values import HEX1, NAT, ON_OFF, one_of
+from sterna.config.values import HEX1, INT, NAT, ON_OFF, one_of
 
 CONTROLLER_TYPES = one_of(
     "ide", "fdc", "scsi", "sata", "virtio-serial", "ccid", "usb", "pci", "xenbus", "isa"
@@ -35,7 +35,7 @@ class Controller(Device):
     """
 
     type: str = at("@type", CONTROLLER_TYPES, "ide")
-    index: int | None = at("@index", NAT)
+    index: int | None = at("@index", INT)
     model: str | None = at("@model")
     ports: int | None = at("@ports", NAT)
     vectors: int | None = at("@vectors", NAT)
@@ -56,7 +56,7 @@ class Controller(Device):
 
 @dataclass(slots=True)
 class Hub(Device):
-    type: str = at("@type", one_of("usb"), "usb")
+    type: str = at("@type", one_of("usb"), "")
 
 
 @dataclass(slots=True)

@@ -65,7 +65,16 @@ class Topology:
 class Cpu:
     """mode custom names a model; host-model and host-passthrough follow the host."""
 
-    mode: str | None = at("@mode", one_of("custom", "host-model", "host-passthrough", "maximum"))
+    mode: str | None = at(
+        "@mode",
+        one_of(
+            "custom",
+            "host-model",
+            "host-passthrough",
+            "maximum",
+            unknown="Invalid mode attribute '{}'",
+        ),
+    )
     match: str | None = at("@match", one_of("minimum", "exact", "strict"))
     check: str | None = at("@check", one_of("none", "partial", "full"))
     migratable: str | None = at("@migratable", one_of("on", "off"))

@@ -31,7 +31,10 @@ class Graphics:
     """One display server. Port -1 or `autoport` means: one is chosen at start."""
 
     type: str = at(
-        "@type", one_of("sdl", "vnc", "rdp", "desktop", "spice", "egl-headless", "dbus"), "vnc"
+        "@type",
+        one_of("sdl", "vnc", "rdp", "desktop", "spice", "egl-headless", "dbus"),
+        "vnc",
+        required=True,
     )
     socket: str | None = at("@socket")
     port: int | None = at("@port", INT)
@@ -91,6 +94,7 @@ class VideoModel:
             "none",
             "bochs",
             "ramfb",
+            unknown="unknown video model '{}'",
         ),
     )
     ram: int | None = at("@ram", NAT)
@@ -180,8 +184,30 @@ class InputDriver:
 class Input(Device):
     """Mouse, keyboard, tablet, or a host device handed through (passthrough, evdev)."""
 
-    type: str = at("@type", one_of("mouse", "tablet", "keyboard", "passthrough", "evdev"), "mouse")
-    bus: str | None = at("@bus", one_of("ps2", "usb", "xen", "parallels", "none", "virtio"))
+    type: str = at(
+        "@type",
+        one_of(
+            "mouse",
+            "tablet",
+            "keyboard",
+            "passthrough",
+            "evdev",
+            unknown="unknown input device type '{}'",
+        ),
+        "",
+    )
+    bus: str | None = at(
+        "@bus",
+        one_of(
+            "ps2",
+            "usb",
+            "xen",
+            "parallels",
+            "none",
+            "virtio",
+            unknown="unknown input bus type '{}'",
+        ),
+    )
     model: str | None = at(
         "@model", one_of("virtio", "virtio-transitional", "virtio-non-transitional")
     )

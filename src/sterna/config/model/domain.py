@@ -56,6 +56,9 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 
+LIFECYCLE = ("destroy", "restart", "preserve", "rename-restart")
+
+
 @dataclass(slots=True)
 class Metadata:
     """What others keep in the definition: elements of namespaces that are not ours.
@@ -137,7 +140,9 @@ class DomainDef:
     XML; formatting takes the id as an argument.
     """
 
-    type: str | None = at("@type", one_of("qemu", "kvm"))
+    type: str | None = at(
+        "@type", one_of("qemu", "kvm", unknown="invalid domain type {}"), required=True
+    )
     id: str | None = at("@id", when=lambda _value, _mode: False)
     name: str = at("name", default="")
     uuid: uuidlib.UUID | None = at("uuid", UUID)
@@ -174,18 +179,20 @@ class DomainDef:
     cpu: Cpu | None = child("cpu", Cpu)
     clock: Clock | None = child("clock", Clock)
     on_poweroff: str | None = at(
-        "on_poweroff", one_of("destroy", "restart", "preserve", "rename-restart")
+        "on_poweroff", one_of(*LIFECYCLE, unknown="unknown on_poweroff action: {}")
     )
     on_reboot: str | None = at(
-        "on_reboot", one_of("destroy", "restart", "preserve", "rename-restart")
+        "on_reboot", one_of(*LIFECYCLE, unknown="unknown on_reboot action: {}")
     )
     on_crash: str | None = at(
         "on_crash",
         one_of(
-            "destroy", "restart", "preserve", "rename-restart", "coredump-destroy",
+            *LIFECYCLE,
+            "coredump-destroy",
             "coredump-restart",
+            unknown="unknown on_crash action: {}",
         ),
-    )  # fmt: skip
+    )
     on_lockfailure: str | None = at(
         "on_lockfailure", one_of("poweroff", "restart", "pause", "ignore")
     )

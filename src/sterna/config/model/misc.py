@@ -27,10 +27,23 @@ VIRTIO_MODELS = ("virtio", "virtio-transitional", "virtio-non-transitional")
 
 @dataclass(slots=True)
 class Watchdog(Device):
-    model: str = at("@model", one_of("i6300esb", "ib700", "diag288", "itco"), "i6300esb")
+    model: str = at(
+        "@model",
+        one_of("i6300esb", "ib700", "diag288", "itco", unknown="unknown watchdog model '{}'"),
+        "",
+    )
     action: str | None = at(
         "@action",
-        one_of("reset", "shutdown", "poweroff", "pause", "dump", "none", "inject-nmi"),
+        one_of(
+            "reset",
+            "shutdown",
+            "poweroff",
+            "pause",
+            "dump",
+            "none",
+            "inject-nmi",
+            unknown="unknown watchdog action '{}'",
+        ),
     )
 
 
@@ -47,7 +60,10 @@ class Memballoon(Device):
 
 @dataclass(slots=True)
 class Panic(Device):
-    model: str | None = at("@model", one_of("default", "pseries", "isa", "hyperv", "s390"))
+    model: str | None = at(
+        "@model",
+        one_of("default", "pseries", "isa", "hyperv", "s390", unknown="unknown panic model '{}'"),
+    )
 
 
 @dataclass(slots=True)
@@ -202,7 +218,7 @@ class Hostdev(BootDevice):
     type: str = at(
         "@type",
         one_of("usb", "pci", "scsi", "scsi_host", "mdev", "storage", "misc", "net"),
-        "usb",
+        "",
     )
     managed: bool | None = at("@managed", YES_NO)
     sgio: str | None = at("@sgio", one_of("filtered", "unfiltered"))
