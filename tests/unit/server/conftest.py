@@ -80,6 +80,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         store=None,  # type: ignore[arg-type]  # nor the store
         bus=EventBus(),
         registry=NoGuests(),  # type: ignore[arg-type]  # what the handlers under test use of it
+        migrations=None,  # type: ignore[arg-type]  # nor is anything migrated
     )
     async with asyncio.TaskGroup() as tasks:
         served = Served(context, Clients(context, tasks))
