@@ -105,6 +105,10 @@ class LiveDisplay:
 
 def eta_text(progress: Progress) -> str:
     """The end in sight, or that there is none."""
+    if not progress.remaining:
+        return "now"
+    if not progress.rate:
+        return "not known yet"
     if progress.eta_ms is None:
         return "none: the guest rewrites memory as fast as it is sent"
     return format_ms(progress.eta_ms)

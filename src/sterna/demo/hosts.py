@@ -40,25 +40,19 @@ class DemoHost:
         return str(self.root)
 
     def qemu_pids(self) -> list[int]:
-        """The QEMU processes that belong to this host, by the paths on their command lines."""
-        mine = str(self.root).encode()
-        return [
-            pid for pid, words in _processes() if b"qemu" in words[0] and mine in b" ".join(words)
-        ]
-
-
-def _processes() -> list[tuple[int, list[bytes]]]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # It ended while we looked.
-        if words[0]:
-            found.append((int(entry.name), words))
-    return found
+        """The QEMU processes of this host: those that write their log below its root."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                log = os.readlink(entry / "fd" / "2")
+                program = (entry / "comm").read_text()
+            except OSError:
+                continue  # It ended while we looked, or is somebody else's.
+            if "qemu" in program and log.startswith(f"{self.root}/"):
+                found.append(int(entry.name))
+        return found
 
 
 @asynccontextmanager
