@@ -14,7 +14,12 @@ def test_the_forecast_divides_what_remains_by_what_is_gained():
 
 
 def test_without_gain_no_end_is_named():
-    figures = {"data_remaining": 1, "memory_bps": 10, "memory_dirty_rate": 10, "memory_page_size": 1}
+    figures = {
+        "data_remaining": 1,
+        "memory_bps": 10,
+        "memory_dirty_rate": 10,
+        "memory_page_size": 1,
+    }
     assert progress_from(figures).eta_ms is None
 
 

@@ -22,7 +22,7 @@ from sterna.errors import InvalidArg
         ("/run/x.sock", "unix", "", None, "/run/x.sock", "qemu:///system"),
     ],
 )  # fmt: skip
-def test_forms(text, transport, host, port, socket, open_name):
+def test_forms(text, transport, host, port, socket, open_name):  # noqa: PLR0917  # a table
     uri = parse_uri(text)
     found = (uri.transport, uri.host, uri.port, uri.socket, uri.open_name)
     assert found == (transport, host, port, socket, open_name)
