@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -13,7 +14,9 @@ import pytest
 
 from sterna.errors import InternalError, OperationInvalid
 from sterna.guest import modify, screenshot, stats
+from sterna.guest.actor import Guest
 from sterna.guest.console import Consoles
+from sterna.guest.events import RebootEvent
 from sterna.guest.flags import StartFlags
 from sterna.guest.recover import recover
 from sterna.guest.states import RunningReason, ShutoffReason, State
@@ -270,3 +273,63 @@ async def test_an_unprivileged_qemu(probe_cache: Path) -> None:
             await guest.start()
             assert guest.reason is RunningReason.RESTORED
             await guest.destroy()
+
+
+async def hmp(guest: Guest, line: str) -> None:
+    assert guest.running is not None
+    arguments = {"command-line": line}
+    await guest.running.qemu.execute("human-monitor-command", arguments, timeout_s=10)
+
+
+POWER_OFF = "o /w 0x604 0x2000"
+"""What a guest writes to the PIIX4's power management port to switch itself off."""
+PANIC = "o /b 0x505 1"
+"""What a guest's panic handler writes to the pvpanic device's port."""
+ACPI = "<features><acpi/></features>"
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "events"),
+    [
+        ("", POWER_OFF, ["SHUTDOWN/GUEST", "STOPPED/SHUTDOWN"]),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "system_reset",
+            ["SHUTDOWN/HOST", "STOPPED/SHUTDOWN"],
+        ),
+        ("", PANIC, ["SUSPENDED/PAUSED", "CRASHED/PANICKED", "STOPPED/CRASHED"]),
+        (
+            "<on_crash>restart</on_crash>",
+            PANIC,
+            ["SUSPENDED/PAUSED", "CRASHED/PANICKED", "RESUMED/UNPAUSED"],
+        ),
+        ("", "quit", ["SHUTDOWN/HOST", "STOPPED/SHUTDOWN"]),
+        ("", "stop", ["SUSPENDED/PAUSED"]),
+    ],
+)
+async def test_what_happens_by_itself_is_told_as_libvirt_tells_it(
+    tmp_path: Path, probe_cache: Path, more: str, line: str, events: list[str]
+) -> None:
+    """The same lines gave the same events with libvirt 9.0."""
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.define(xml("<panic model='isa'/>", ACPI + more))
+        await guest.start()
+        # The firmware switches the power management port on within its first moments.
+        await asyncio.sleep(0.5)
+        host.events.clear()
+        with contextlib.suppress(InternalError):
+            await hmp(guest, line)
+        await host.wait_for(lambda: events[-1] in host.lifecycle)
+        assert host.lifecycle == events
+
+
+async def test_on_poweroff_restart_is_a_reboot(tmp_path: Path, probe_cache: Path) -> None:
+    async with real_host(tmp_path, probe_cache) as host:
+        more = ACPI + "<on_poweroff>restart</on_poweroff>"
+        guest = await host.registry.create(xml(more=more))
+        await asyncio.sleep(0.5)
+        host.events.clear()
+        await hmp(guest, POWER_OFF)
+        await host.wait_for(lambda: any(isinstance(e, RebootEvent) for e in host.events))
+        assert guest.state is State.RUNNING
+        assert host.lifecycle == []

@@ -117,6 +117,11 @@ class FakeMonitor:
         for subscriber in list(self._subscribers):
             subscriber(Event(name, data, 1_000_000))
 
+    def execute_event(self, name: str) -> None:
+        """STOP or RESUME of QEMU's own accord."""
+        self._cpus_run = name == "RESUME"
+        self.say(name)
+
     def subscribe(self, callback: Callable[[Event], None], /) -> Callable[[], None]:
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)

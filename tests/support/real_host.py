@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,19 @@ class RealHost:
     surroundings: Surroundings
     store: SqliteStore
     events: list[GuestEvent] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def heard(self, event: GuestEvent) -> None:
+        """Keep an event, and wake who waits for one."""
+        self.events.append(event)
+        self.news.set()
+
+    async def wait_for(self, condition: Callable[[], bool], within_s: float = 10.0) -> None:
+        """Wait, event by event, until something holds; TimeoutError if it never does."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
 
     @property
     def lifecycle(self) -> list[str]:
@@ -53,7 +66,7 @@ async def real_host(
                 GuestPaths(**dirs), guest_settings, store, emulators, launcher, Work(tasks)
             )
             host = RealHost(Registry(surroundings), surroundings, store)
-            surroundings.bus.subscribe(host.events.append)
+            surroundings.bus.subscribe(host.heard)
             try:
                 yield host
             finally:

@@ -137,6 +137,8 @@ async def _get_to_know(running: Running) -> None:
     events = {"capabilities": [{"capability": "events", "state": True}]}
     commands: list[Command] = [("migrate-set-capabilities", events)]
     commands += [(call.command, call.arguments) for call in running.setup]
+    if live.on_reboot == "destroy":
+        commands.append(("set-action", {"reboot": "shutdown"}))
     commands += [("query-chardev", None), ("query-cpus-fast", None)]
     *_, chardevs, cpus = await ask_all(qemu, commands, timeout_s=MONITOR_S)
     read_back_ptys(live, chardevs)

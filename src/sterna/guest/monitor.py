@@ -63,8 +63,8 @@ def attach(guest: Guest, running: Running) -> None:
 
 
 def _stop(guest: Guest, running: Running, _data: dict[str, Any]) -> None:
-    if guest.state is not State.RUNNING:
-        return
+    if guest.state is not State.RUNNING or running.powered_off:
+        return  # told already; or it is about to start again, and a person sees no pause
     if running.expected_stop is not None:
         reason, detail = running.expected_stop
         running.expected_stop = None
@@ -100,24 +100,25 @@ def _shutdown(guest: Guest, running: Running, data: dict[str, Any]) -> None:
         if running.ending is None or running.ending.event is Stopped.DESTROYED:
             guest.emit_lifecycle(Lifecycle.SHUTDOWN, ShutDown.HOST)
         return
-    asked = ShutDown.GUEST if data.get("guest") else ShutDown.HOST
-    reset = data.get("reason") in ("guest-reset", "host-qmp-system-reset")
-    if reset:
+    action = power.on_poweroff(running)
+    if data.get("reason") in ("guest-reset", "host-qmp-system-reset"):
         # on_reboot=destroy: QEMU was started so that a reset ends it.
-        running.reboot_on_shutdown = False
-    if not running.reboot_on_shutdown:
+        action = power.Action.DESTROY
+    elif data.get("reason") == "host-qmp-quit":
+        action = power.Action.DESTROY
+    if action is power.Action.DESTROY:
         guest.set_state(State.SHUTDOWN, ShutdownReason.USER)
+        asked = ShutDown.GUEST if data.get("guest") else ShutDown.HOST
         guest.emit_lifecycle(Lifecycle.SHUTDOWN, asked)
-    after_power_off(guest, running, destroy=reset)
+    after_power_off(guest, running, action)
 
 
-def after_power_off(guest: Guest, running: Running, *, destroy: bool = False) -> None:
+def after_power_off(guest: Guest, running: Running, action: power.Action) -> None:
     """Do what shall follow now that the guest has powered off and its QEMU waits."""
-    if running.reboot_on_shutdown:
+    if action is power.Action.RESTART:
         _in_work(guest, power.start_again(guest, running))
     else:
-        action = power.Action.DESTROY if destroy else power.on_poweroff(running)
-        _in_work(guest, power.carry_out(guest, running, action))
+        _in_work(guest, power.stop_powered_off(guest, running))
 
 
 def _reset(guest: Guest, _running: Running, _data: dict[str, Any]) -> None:
@@ -127,6 +128,9 @@ def _reset(guest: Guest, _running: Running, _data: dict[str, Any]) -> None:
 def _panicked(guest: Guest, running: Running, data: dict[str, Any]) -> None:
     if guest.state is State.CRASHED or data.get("action") == "run":
         return
+    if guest.state is State.RUNNING:
+        # Its CPUs stop with it. Clients of libvirt 9.0 hear of that first (observed).
+        guest.emit_lifecycle(Lifecycle.SUSPENDED, Suspended.PAUSED)
     guest.set_state(State.CRASHED, CrashedReason.PANICKED)
     guest.emit_lifecycle(Lifecycle.CRASHED, Crashed.PANICKED)
     _in_work(guest, power.carry_out_crash(guest, running))

@@ -56,16 +56,16 @@ _ACTIONS = {
 
 
 def on_poweroff(running: Running) -> Action:
+    """What follows a power-off: what the definition says, or a reboot that was asked for."""
+    if running.reboot_on_shutdown:
+        return Action.RESTART
     return _ACTIONS.get(running.definition.on_poweroff or "destroy", Action.DESTROY)
 
 
-async def carry_out(guest: Guest, running: Running, action: Action) -> None:
-    """Do what the definition asks for after a power-off."""
+async def stop_powered_off(guest: Guest, running: Running) -> None:
+    """End the QEMU of a guest that has powered off."""
     grace_s = guest.surroundings.settings.stop_grace_s
-    if action is Action.DESTROY:
-        await stop.stop(guest, running, SHUTDOWN, grace_s=grace_s)
-    elif action is Action.RESTART:
-        await start_again(guest, running)
+    await stop.stop(guest, running, SHUTDOWN, grace_s=grace_s)
 
 
 async def carry_out_crash(guest: Guest, running: Running) -> None:
@@ -80,10 +80,11 @@ async def carry_out_crash(guest: Guest, running: Running) -> None:
 
 async def start_again(guest: Guest, running: Running) -> None:
     """Boot the machine anew in the same QEMU, as a reset button does."""
-    running.reboot_on_shutdown = running.powered_off = False
+    running.reboot_on_shutdown = False
     reason = RunningReason.CRASHED if guest.state is State.CRASHED else RunningReason.BOOTED
     await running.qemu.execute("system_reset", timeout_s=MONITOR_S)
     await resume_cpus(guest, reason)
+    running.powered_off = False
 
 
 # -- what a client asks for -------------------------------------------------------------------
@@ -172,8 +173,8 @@ async def reset(guest: Guest, api: str = "remoteDispatchDomainReset") -> None:
     async def work() -> None:
         running = guest.live_or_refuse()
         await running.qemu.execute("system_reset", timeout_s=MONITOR_S)
-        # A guest reset while it waits for the end of a shutdown is not shut down after all.
-        running.reboot_on_shutdown = running.powered_off = False
+        # Whatever it was asked for before, it begins anew.
+        running.reboot_on_shutdown = False
 
     guest.live_or_refuse()
     await guest.do(Call.MODIFY, api, work)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sterna.config import parse_domain
 from sterna.errors import SternaError
-from sterna.guest import monitor, save, stop
+from sterna.guest import monitor, power, save, stop
 from sterna.guest.actor import Guest
 from sterna.guest.registry import Registry
 from sterna.guest.resources import read_back_ptys
@@ -152,8 +152,9 @@ async def _ask(guest: Guest, running: Running) -> None:
     running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in threads}
     running.definition_changed()
     if status["status"] == "shutdown":
+        running.powered_off = True
         guest.set_state(State.SHUTDOWN, ShutdownReason.UNKNOWN)
-        monitor.after_power_off(guest, running)
+        monitor.after_power_off(guest, running, power.on_poweroff(running))
     elif status["running"] and guest.state is not State.RUNNING:
         guest.set_state(State.RUNNING, RunningReason.UNPAUSED)
     elif not status["running"] and guest.state is State.RUNNING:

@@ -175,12 +175,41 @@ async def test_reboot_starts_again_in_the_same_qemu(tmp_path: Path) -> None:
         monitor = host.launcher.monitor
         await guest.reboot()
         assert monitor.commands[-1] == "system_powerdown"
+        host.events.clear()
         monitor.say("SHUTDOWN", guest=True, reason="guest-shutdown")
-        await until(lambda: "system_reset" in monitor.commands)
-        assert guest.state is State.RUNNING
-        host.launcher.monitor.say("RESET", guest=True, reason="guest-reset")
+        monitor.execute_event("STOP")
+        await until(lambda: monitor.commands[-1] == "cont")
+        monitor.say("RESET", guest=True, reason="guest-reset")
+        await until(lambda: guest.running is not None and not guest.running.powered_off)
+        assert (guest.state, guest.reason) == (State.RUNNING, RunningReason.BOOTED)
+        assert host.lifecycle == []
         assert [type(e).__name__ for e in host.others] == ["RebootEvent"]
         await guest.destroy()
+        assert host.lifecycle == ["SHUTDOWN/HOST", "STOPPED/DESTROYED"]
+
+
+async def test_on_poweroff_restart(tmp_path: Path) -> None:
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.create(domain_xml(more="<on_poweroff>restart</on_poweroff>"))
+        host.events.clear()
+        host.launcher.monitor.say("SHUTDOWN", guest=True, reason="guest-shutdown")
+        host.launcher.monitor.execute_event("STOP")
+        await until(lambda: host.launcher.monitor.commands[-1] == "cont")
+        assert guest.state is State.RUNNING
+        assert host.lifecycle == []
+        await guest.destroy()
+
+
+async def test_on_reboot_destroy(tmp_path: Path) -> None:
+    """QEMU says a reset as a shutdown then."""
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.define(domain_xml(more="<on_reboot>destroy</on_reboot>"))
+        await guest.start()
+        host.events.clear()
+        host.launcher.monitor.say("SHUTDOWN", guest=False, reason="host-qmp-system-reset")
+        host.launcher.monitor.execute_event("STOP")
+        await until(lambda: not guest.active)
+        assert host.lifecycle == ["SHUTDOWN/HOST", "STOPPED/SHUTDOWN"]
 
 
 @pytest.mark.parametrize(
@@ -192,11 +221,10 @@ async def test_what_follows_a_panic(tmp_path: Path, action: str, after: State) -
         guest = await host.registry.define(domain_xml(more=f"<on_crash>{action}</on_crash>"))
         await guest.start()
         host.events.clear()
-        host.launcher.monitor._cpus_run = False
         host.launcher.monitor.say("GUEST_PANICKED", action="pause")
-        host.launcher.monitor.say("STOP")
+        host.launcher.monitor.execute_event("STOP")
         await until(lambda: guest.state is after)
-        assert host.lifecycle[0] == "CRASHED/PANICKED"
+        assert host.lifecycle[:2] == ["SUSPENDED/PAUSED", "CRASHED/PANICKED"]
         if after is State.SHUTOFF:
             assert host.lifecycle[-1] == "STOPPED/CRASHED"
             assert guest.reason is ShutoffReason.CRASHED
