@@ -113,8 +113,13 @@ def from_plain(
     )
 
 
-def from_typed(params: Iterable[TypedParam], *, flags: int, function: str) -> Request:
+def from_typed(
+    params: Iterable[TypedParam], *, flags: int, function: str, at_source: bool = True
+) -> Request:
     """A request in the form with typed parameters (302 to 307).
+
+    Clients send all parameters to both sides, but not the flags that only the source needs, so
+    `at_source` says whether those may be missed.
 
     Raises: InvalidArg (8) for a parameter that is unknown, wrongly typed or doubled; as
     `flags.checked`; OperationUnsupported (84) for ways of migrating that Sterna does not have.
@@ -146,7 +151,7 @@ def from_typed(params: Iterable[TypedParam], *, flags: int, function: str) -> Re
         bandwidth_mib=single.get("bandwidth", 0),
         listen_address=single.get("listen_address") or None,
         compression=compression,
-        tuning=_tuning(bits, compression, single),
+        tuning=_tuning(bits, compression, single, at_source=at_source),
     )
 
 
@@ -177,7 +182,7 @@ def _compression(flags: MigrateFlags, methods: Iterable[str]) -> frozenset[str]:
 
 
 def _tuning(
-    flags: MigrateFlags, compression: frozenset[str], values: dict[str, Any]
+    flags: MigrateFlags, compression: frozenset[str], values: dict[str, Any], *, at_source: bool
 ) -> dict[str, tuple[int, bool]]:
     found: dict[str, tuple[int, bool]] = {}
     for name, (qemu_name, both) in _TUNING.items():
@@ -187,7 +192,8 @@ def _tuning(
             raise InvalidArg("Turn multithread compression on to tune it")
         if name.startswith("compression.xbzrle.") and "xbzrle" not in compression:
             raise InvalidArg("Turn xbzrle compression on to tune it")
-        if name.startswith("auto_converge.") and MigrateFlags.AUTO_CONVERGE not in flags:
+        converges = MigrateFlags.AUTO_CONVERGE in flags or not at_source
+        if name.startswith("auto_converge.") and not converges:
             raise InvalidArg("Turn auto convergence on to tune it")
         found[qemu_name] = (values[name], both)
     return found

@@ -60,7 +60,8 @@ async def begin_params(
 async def prepare_params(
     session: Session, args: DomainMigratePrepare3ParamsArgs
 ) -> DomainMigratePrepare3ParamsRet:
-    request = from_typed(args.params, flags=args.flags, function="qemuDomainMigratePrepare3Params")
+    function = "qemuDomainMigratePrepare3Params"
+    request = from_typed(args.params, flags=args.flags, function=function, at_source=False)
     prepared = await _migrations(session).prepare(
         session.connection, request, request.xml or "", args.cookie_in
     )
@@ -81,7 +82,8 @@ async def perform_params(
 async def finish_params(
     session: Session, args: DomainMigrateFinish3ParamsArgs
 ) -> DomainMigrateFinish3ParamsRet:
-    request = from_typed(args.params, flags=args.flags, function="qemuDomainMigrateFinish3Params")
+    function = "qemuDomainMigrateFinish3Params"
+    request = from_typed(args.params, flags=args.flags, function=function, at_source=False)
     finished = await _finish(session, request, args.cookie_in, cancelled=args.cancelled)
     return DomainMigrateFinish3ParamsRet(dom=_dom(finished), cookie_out=finished.cookie)
 
