@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -63,7 +63,7 @@ def take(
     """
     live = running.definition
     for graphics in live.devices.graphics:
-        _take_ports(graphics, surroundings.settings)
+        _take_ports(graphics, surroundings, running)
     for channel in live.devices.channels:
         _place_channel(channel, running)
     for device in chardevs(live):
@@ -81,15 +81,34 @@ def take(
 # -- graphics ----------------------------------------------------------------------------------
 
 
-def _take_ports(graphics: Graphics, settings: GuestSettings) -> None:
-    if graphics.type != "vnc" or graphics.socket:
+WEBSOCKET_PORT_MIN = 5700
+
+
+def _take_ports(graphics: Graphics, surroundings: Surroundings, running: Running) -> None:
+    if graphics.type not in ("vnc", "spice") or graphics.socket:
         return
+    settings = surroundings.settings
     if any(listen.type in ("none", "socket") for listen in graphics.listens):
         return
     address = _listen_address(graphics, settings)
     if graphics.port is None or graphics.port < 0 or graphics.autoport:
-        graphics.port = free_port(address, settings.vnc_port_min, settings.vnc_port_max)
+        graphics.port = _hold_port(surroundings, running, address, settings.vnc_port_min)
         graphics.autoport = True
+    if graphics.websocket == -1:
+        graphics.websocket = _hold_port(surroundings, running, address, WEBSOCKET_PORT_MIN)
+        graphics.websocket_generated = "yes"
+
+
+def _hold_port(surroundings: Surroundings, running: Running, address: str, first: int) -> int:
+    """A free port that no other guest is given as long as this life lasts.
+
+    Guests that start together must not be told the same: QEMU binds only a moment later.
+    """
+    held = surroundings.display_ports
+    port = free_port(address, first, surroundings.settings.vnc_port_max, held)
+    held.add(port)
+    running.cleanup.callback(held.discard, port)
+    return port
 
 
 def _listen_address(graphics: Graphics, settings: GuestSettings) -> str:
@@ -104,8 +123,8 @@ def _listen_address(graphics: Graphics, settings: GuestSettings) -> str:
     return settings.vnc_listen
 
 
-def free_port(address: str, first: int, last: int) -> int:
-    """A TCP port that can be bound now.
+def free_port(address: str, first: int, last: int, held: Container[int] = ()) -> int:
+    """A TCP port that can be bound now and is not held.
 
     QEMU binds it again a moment later. Another daemon may be faster: QEMU then ends with an error
     and the start fails with its words, nothing worse.
@@ -114,6 +133,8 @@ def free_port(address: str, first: int, last: int) -> int:
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for port in range(first, last + 1):
+        if port in held:
+            continue
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # As QEMU does: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
