@@ -35,11 +35,11 @@ def make_images(directory: Path) -> None:
     (directory / "slic").write_bytes(bytes(40))
     (directory / "vmlinuz").write_bytes(bytes(4096))
     (directory / "initrd").write_bytes(bytes(512))
-    make = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    make: list[str | Path] = ["qemu-img", "create", "-q", "-f", "qcow2"]
     subprocess.run([*make, directory / "a.qcow2", "1M"], check=True)
     subprocess.run([*make, directory / "base.qcow2", "1M"], check=True)
     for below, name in (("base", "mid"), ("mid", "top")):
-        backing = ["-b", directory / f"{below}.qcow2", "-F", "qcow2"]
+        backing: list[str | Path] = ["-b", directory / f"{below}.qcow2", "-F", "qcow2"]
         subprocess.run([*make, *backing, directory / f"{name}.qcow2"], check=True)
 
 
