@@ -59,6 +59,7 @@ class Guest:
         self.surroundings = surroundings
         self.name: str = definition.name
         self.uuid: UUID = uuid_of(definition)
+        self._made_of = definition
         self.definition: DomainDef | None = None
         self.running: Running | None = None
         self.state = State.SHUTOFF
@@ -91,11 +92,9 @@ class Guest:
 
     @property
     def current(self) -> DomainDef:
-        """What describes it now: the live definition if it runs, else the stored one."""
-        found = self.live or self.definition
-        if found is None:
-            raise OperationInvalid("domain is not running")
-        return found
+        """What describes it now: the live definition if it runs, else the stored one, else (about
+        to start for the first time, or just gone) the one it was made of."""
+        return self.live or self.definition or self._made_of
 
     @property
     def job(self) -> Job | None:

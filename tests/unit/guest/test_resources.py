@@ -31,6 +31,8 @@ def test_a_port_in_use_is_passed_over() -> None:
         with pytest.raises(InternalError, match="Unable to find an unused port in range 'vnc'"):
             free_port("127.0.0.1", port, port)
     assert free_port("127.0.0.1", port, port) == port
+    with pytest.raises(InternalError):
+        free_port("127.0.0.1", port, port, {port})
 
 
 def test_an_address_that_is_not_ours_is_named() -> None:
