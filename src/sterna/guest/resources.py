@@ -155,10 +155,15 @@ def free_port(address: str, first: int, last: int, held: Container[int] = ()) ->
 
 
 def _place_channel(channel: Chardev, running: Running) -> None:
-    """A unix channel without a path listens in the life's own directory."""
+    """A unix channel without a path listens in the life's own directory.
+
+    The last three parts of the path are libvirt's own: by them either side of a migration, and a
+    definition made from the live XML, knows the path for one that nobody chose.
+    """
     if channel.type != "unix" or channel.path:
         return
-    path = running.run_dir / (channel.target_name or channel.alias or "channel")
+    path = running.run_dir / "channel/target" / (channel.target_name or channel.alias or "channel")
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     if not channel.sources:
         channel.sources = [CharSource(mode="bind")]
     channel.sources[0].mode = channel.sources[0].mode or "bind"
