@@ -71,7 +71,7 @@ def start_libvirtd() -> subprocess.Popen[bytes]:
 
 
 def connect() -> Any:
-    import libvirt  # type: ignore[import-not-found]  # only there where the oracle runs
+    import libvirt
 
     libvirt.registerErrorHandler(lambda *_: None, None)
     deadline = time.monotonic() + START_TIMEOUT_S

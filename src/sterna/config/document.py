@@ -6,6 +6,7 @@ from lxml import etree
 
 from sterna.config.codec import NAMESPACES, Mode, codec, line_of
 from sterna.config.model.domain import DomainDef
+from sterna.config.variants import inactive_view
 from sterna.config.variants import migratable as to_migratable
 from sterna.errors import XmlDetail, XmlError
 
@@ -44,7 +45,7 @@ def _not_well_formed(data: bytes, why: Exception, what: str) -> str:
     line, column = getattr(why, "position", (0, 0))
     reason = str(getattr(why, "msg", why)).split(", line ")[0]
     lines = data.decode("utf-8", "replace").split("\n")
-    text = lines[line - 1][:80] if 0 < line <= len(lines) else ""
+    text = (lines[line - 1][:80] if 0 < line <= len(lines) else "") or "(null)"
     caret = "-" * max(min(column - 1, 80), 0) + "^"
     return f"({what}):{line}: {reason}\n{text}\n{caret}"
 
@@ -83,6 +84,8 @@ def format_domain(
     if migratable:
         d = to_migratable(d)
         inactive = True
+    elif inactive:
+        d = inactive_view(d)
     mode = Mode(inactive=inactive, secure=secure)
     out: list[str] = []
     codec(DomainDef).write("domain", d, out, "", mode)

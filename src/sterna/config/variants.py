@@ -13,6 +13,7 @@ from sterna.config.model import (
     Controller,
     Disk,
     DomainDef,
+    Graphics,
     Input,
     PciAddress,
 )
@@ -21,6 +22,10 @@ from sterna.config.model.interface import GENERATED_TAPS
 
 # Where a daemon keeps the sockets of channels it names itself, whatever its root directory is.
 _OWN_CHANNEL = re.compile(r"/channel/target/(domain-[^/]+/)?([^/]+)\Z")
+
+
+IMPLIED_CONTROLLERS = frozenset({("pci", "pci-root"), ("usb", "piix3-uhci")})
+DEFAULT_AUDIOS = (Audio(id=1, type="none"), Audio(id=1, type="spice"))
 
 
 def strip_live(d: DomainDef) -> None:
@@ -47,6 +52,7 @@ def strip_live(d: DomainDef) -> None:
         _strip_chardev(chardev)
     for graphics in d.devices.graphics:
         graphics.websocket_generated = None
+        _forget_port(graphics)
         for listen in graphics.listens:
             if listen.from_config:
                 listen.address = listen.from_config = None
@@ -75,6 +81,9 @@ def _strip_disk(disk: Disk) -> None:
 
 def _strip_chardev(one: Chardev) -> None:
     one.tty = None
+    for source in one.sources:
+        if source.tls_from_host:
+            source.tls, source.tls_from_host = None, False
     one.target_state = None
     if one.type == "pty":
         one.sources = []
@@ -85,26 +94,66 @@ def _strip_chardev(one: Chardev) -> None:
             one.sources = []
 
 
+def inactive_view(d: DomainDef) -> DomainDef:
+    """A running guest's text as a definition; `d` itself where nothing in it says that it runs.
+
+    Unlike `strip_live` this keeps aliases and block node indexes, as libvirt does.
+    """
+    if not _has_live_state(d):
+        return d
+    d = clone(d)
+    for chardev in _chardevs(d):
+        if chardev.type == "pty":
+            chardev.sources = []
+    for disk in d.devices.disks:
+        if disk.backing is not None and disk.backing.detected:
+            disk.backing = None
+    for graphics in d.devices.graphics:
+        _forget_port(graphics)
+    return d
+
+
+def _has_live_state(d: DomainDef) -> bool:
+    return (
+        any(one.type == "pty" and one.sources for one in _chardevs(d))
+        or any(disk.backing is not None and disk.backing.detected for disk in d.devices.disks)
+        or any(graphics.autoport for graphics in d.devices.graphics)
+    )
+
+
+def _forget_port(graphics: Graphics) -> None:
+    """A port that was chosen at start is no wish."""
+    if not graphics.autoport:
+        return
+    if graphics.type == "vnc":
+        graphics.port = -1
+    elif graphics.type == "spice":
+        graphics.port = graphics.tls_port = None
+
+
 def migratable(d: DomainDef) -> DomainDef:
     """A copy for another host, perhaps with an older libvirt.
 
-    As libvirt's XML_MIGRATABLE: no live state, the processor as it was asked for, and none of the
-    devices every peer adds by itself and older ones did not know in XML.
+    As libvirt's XML_MIGRATABLE: no live state, the processor as it was asked for (one that
+    follows the host as it was resolved), and none of the devices every peer adds by itself and
+    older ones did not know in XML.
     """
-    cpu = d.original_cpu
+    asked = d.original_cpu
     d = clone(d)
-    if cpu is not None:
-        d.cpu = clone(cpu)
+    if asked is not None and asked.mode != "host-model":
+        d.cpu = clone(asked)
+        if d.cpu.mode == "custom":
+            d.cpu.fallback = "forbid"
     strip_live(d)
     arrange(d)
     devices = d.devices
     devices.controllers = [c for c in devices.controllers if not _implied(c, d)]
     devices.inputs = [one for one in devices.inputs if one != Input(type="keyboard", bus="ps2")]
-    devices.audios = [one for one in devices.audios if one not in (Audio(id=1, type="none"),)]
+    devices.audios = [one for one in devices.audios if one not in DEFAULT_AUDIOS]
     d.seclabels = [label for label in d.seclabels if label.type != "dynamic"]
-    for graphics in devices.graphics:
-        if graphics.type == "vnc" and graphics.autoport:
-            graphics.port = -1
+    for number, console in enumerate(devices.consoles):
+        if console.target_type != "serial":
+            console.target_port = str(number)
     return d
 
 
@@ -114,7 +163,5 @@ def _implied(controller: Controller, d: DomainDef) -> bool:
         return False
     if not is_i440fx(d):
         return False
-    usb = d.devices.controllers_of("usb")
-    return controller == Controller(type="pci", index=0, model="pci-root") or (
-        controller.type == "usb" and controller.model == "piix3-uhci" and len(usb) == 1
-    )
+    alone = len(d.devices.controllers_of(controller.type)) == 1
+    return alone and (controller.type, controller.model) in IMPLIED_CONTROLLERS

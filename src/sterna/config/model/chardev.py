@@ -31,6 +31,7 @@ class CharSource:
     slave: str | None = at("@slave")
     reconnect: Reconnect | None = child("reconnect", Reconnect)
     seclabels: list[Seclabel] = children("seclabel", Seclabel)
+    tls_from_host: bool = False  # set by the host's configuration, so not part of the definition
     clipboard: bool | None = at("clipboard@copypaste", YES_NO)
     mouse: str | None = at("mouse@mode", one_of("server", "client"))
 
