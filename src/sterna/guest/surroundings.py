@@ -138,8 +138,6 @@ class Surroundings:
     bus: EventBus = field(default_factory=EventBus)
     autokill: Autokill = field(default_factory=Autokill)
     last_id: int = 0
-    ports: set[int] = field(default_factory=set)
-    """TCP ports promised to QEMUs that may not have bound them yet."""
     display_ports: set[int] = field(default_factory=set)
     """Ports given to guests' displays, each as long as its guest lives."""
 
