@@ -20,6 +20,7 @@ from sterna.guest.resources import (
     take,
 )
 from sterna.guest.running import Running
+from sterna.qemu.qmp_client import short_address
 from support.fake_host import domain_xml, fake_host
 
 
@@ -111,6 +112,7 @@ async def test_a_channel_s_socket_lies_in_the_life_s_directory(tmp_path: Path) -
             take(host.surroundings, running, taken)
             assert list(taken.sockets) == ["charchannel0"]
             channel: Chardev = live.devices.channels[0]
-            assert channel.path == str(run_dir / "org.a")
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(run_dir / "org.a"))
+            path = run_dir / "channel/target/org.a"
+            assert channel.path == str(path)
+            with socket.socket(socket.AF_UNIX) as client, short_address(path) as reachable:
+                client.connect(reachable)
