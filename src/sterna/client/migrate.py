@@ -118,7 +118,18 @@ async def migrate(
         MigrationFailed: it did not happen; the guest is where it was.
         MigrationInDoubt: the destination's answer was lost at the one moment where it matters.
     """
-    return await Migration(guest, destination, options, on_progress).run()
+    migration = Migration(guest, destination, options, on_progress)
+    work = asyncio.get_running_loop().create_task(migration.run())
+    while True:
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if work.done() or me is None:
+                raise
+            # Where the guest is must be known before we leave: so abort, and hear the answer.
+            me.uncancel()
+            migration.abort()
 
 
 class Migration:
@@ -138,8 +149,14 @@ class Migration:
         self._on_progress = on_progress
         self._flags = options.flags()
         self._aborted = False
+        self._abort_wanted = asyncio.Event()
         self._last: dict[str, Any] = {}
         self._warnings: list[str] = []
+
+    def abort(self) -> None:
+        """Asks for the migration's end; `run` then fails, or succeeds if it was too late."""
+        self._aborted = True
+        self._abort_wanted.set()
 
     async def run(self) -> MigrationResult:
         """The five phases."""
@@ -148,9 +165,16 @@ class Migration:
         await self._check_features()
         begin = await self._begin(dom)
         params = self._with(self._options.params(), "destination_xml", begin.xml)
+        if self._aborted:
+            await self._confirm_cancelled(dom, params)
+            raise await self._failed("begin", "source", OperationAborted("before it began"))
         prepared = await self._prepare(dom, begin.cookie_out, params)
         if prepared.uri_out:
             params = self._with(params, "migrate_uri", prepared.uri_out)
+        if self._aborted:
+            await self._finish_cancelled(dom, params)
+            await self._confirm_cancelled(dom, params)
+            raise await self._failed("prepare", "source", OperationAborted("before it was sent"))
         cookie = await self._perform_to_the_end(dom, prepared.cookie_out, params)
         finished = await self._finish(dom, cookie, params)
         await self._confirm(dom, finished.cookie_out, params)
@@ -181,36 +205,20 @@ class Migration:
         except SternaError as error:
             await self._confirm_cancelled(dom, params)
             raise await self._failed("prepare", "destination", error) from error
-        except asyncio.CancelledError:
-            self._aborted = True
-            await self._confirm_cancelled(dom, params)
-            raise
 
     async def _perform_to_the_end(self, dom: Dom, cookie: bytes, params: list[TypedParam]) -> bytes:
-        """Perform, told to abort if we are cancelled, and Finish(cancelled) if it fails."""
+        """Perform, with its figures shown meanwhile, and Finish(cancelled) if it fails."""
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(self._watch(dom))
-            performing = group.create_task(self._perform(dom, cookie, params))
-            try:
-                outcome = await self._wait_abortable(performing)
-            finally:
-                watcher.cancel()
+            outcome = await self._perform(dom, cookie, params)
+            watcher.cancel()
         if isinstance(outcome, bytes):
             return outcome
         await self._finish_cancelled(dom, params)
         raise await self._failed("perform", "source", outcome) from outcome
 
-    async def _wait_abortable(self, performing: asyncio.Task[bytes | SternaError]) -> Any:
-        while True:
-            try:
-                return await asyncio.shield(performing)  # Perform must be heard out
-            except asyncio.CancelledError:
-                if performing.cancelled() or self._aborted:
-                    raise
-                self._aborted = True
-                await self._abort()
-
     async def _abort(self) -> None:
+        self._abort_wanted.clear()
         try:
             await self._guest.abort_job()
         except SternaError as error:
@@ -228,19 +236,25 @@ class Migration:
         return bytes(reply.cookie_out)
 
     async def _watch(self, dom: Dom) -> None:
-        """Asks the source for figures until it is cancelled."""
+        """Asks the source for figures, and passes an abort on, until it is cancelled."""
         while True:
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
             try:
-                reply = await self._source.call(
-                    "DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(dom, 0)
-                )
-            except SternaError:
-                return  # Perform itself reports what is wrong.
-            if reply.type:
-                self._last = {param.field: param.value for param in reply.params}
-                if self._on_progress is not None:
-                    self._on_progress(progress_from(self._last))
+                async with asyncio.timeout(PROGRESS_INTERVAL_S):
+                    await self._abort_wanted.wait()
+            except TimeoutError:
+                await self._show_progress(dom)
+            else:
+                await self._abort()
+
+    async def _show_progress(self, dom: Dom) -> None:
+        try:
+            reply = await self._source.call("DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(dom, 0))
+        except SternaError:
+            return  # Perform itself reports what is wrong.
+        if reply.type:
+            self._last = {param.field: param.value for param in reply.params}
+            if self._on_progress is not None:
+                self._on_progress(progress_from(self._last))
 
     async def _finish(self, dom: Dom, cookie: bytes, params: list[TypedParam]) -> Any:
         args = DomainMigrateFinish3ParamsArgs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
 from sterna.cli.command import Argument, Command, Context, guest_argument
@@ -71,26 +72,26 @@ def choose_display(context: Context) -> Display:
     return PlainDisplay()
 
 
-async def abortable(moving: Any) -> MigrationResult:
+async def abortable(moving: Coroutine[Any, Any, MigrationResult]) -> MigrationResult:
     """Runs the migration; Ctrl-C and SIGTERM ask it to abort and wait for its answer.
 
     A second Ctrl-C changes nothing: where the guest is must be known before we leave.
     """
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(moving)
+    me = asyncio.current_task()
 
-        def abort() -> None:
-            sys.stderr.write("\nsterna: aborting the migration …\n")
-            task.cancel()
+    def abort() -> None:
+        sys.stderr.write("\nsterna: aborting the migration …\n")
+        if me is not None:
+            me.cancel()
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, abort)
+    try:
+        return await moving
+    finally:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, abort)
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), None)  # see above
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+            loop.remove_signal_handler(number)
 
 
 def failed(context: Context, error: MigrationFailed) -> int:

@@ -101,6 +101,8 @@ async def run_events(context: Context) -> int:
     args = context.args
     left = args.count
     async with context.host.events() as events:
+        # On the other channel, so that a pipe gets events alone and a script knows when to act.
+        sys.stderr.write(f"sterna: listening at {context.host.uri}; Ctrl-C leaves\n")
         async for event in events:
             if args.guest and args.guest not in (event.guest, str(event.uuid)):
                 continue

@@ -1,0 +1,190 @@
+"""`sterna`, as a user runs it: words, exit statuses, pipes, JSON and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from qemu.moving import GUEST, LONG, QUICK, check_moved, check_stayed, is_copying
+from support.clients import Ran, Started, run
+from support.domains import tick_xml
+from support.fixtures import Hosts, MakeGuest, TwoDaemons
+from support.host import Host
+from support.processes import wait_for
+from support.serial import SerialTap
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
+
+STERNA = (sys.executable, "-m", "sterna.cli")
+SMALL = """<domain type='qemu'>
+  <name>small</name><memory unit='MiB'>16</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+</domain>"""
+
+
+def sterna(host: Host, *words: str, stdin: str = "") -> Ran:
+    """`sterna WORDS -c HOST`."""
+    return run([*STERNA, *words, "-c", str(host.root)], stdin=stdin, timeout_s=60)
+
+
+def test_a_guest_s_day(hosts: Hosts) -> None:
+    host = hosts.start("alpha")
+    path = host.file("small.xml", SMALL)
+    assert sterna(host, "define", path, "--start").check().out == "small is started: running\n"
+    assert sterna(host, "list").check().lines[1].split() == [
+        "1",
+        "small",
+        "running",
+        "1",
+        "16.0",
+        "MiB",
+    ]
+    assert sterna(host, "pause", "small").check().out == "small is paused: paused\n"
+    shown = sterna(host, "show", "small").check().out
+    assert "State:      paused (user)\n" in shown
+    assert sterna(host, "resume", "small").check().out == "small is resumed: running\n"
+    assert sterna(host, "stop", "--force", "small").check().out == "small is stopped\n"
+    assert sterna(host, "list").check().lines == ["ID  NAME  STATE  VCPUS  MEMORY"]
+    assert sterna(host, "list", "--all", "--names").check().out == "small\n"
+    assert sterna(host, "undefine", "small").check().out == "small is undefined\n"
+
+
+def test_json_everywhere(hosts: Hosts) -> None:
+    host = hosts.start("alpha")
+    started = json.loads(sterna(host, "define", "-", "--start", "--json", stdin=SMALL).check().out)
+    assert (started["name"], started["state"], started["id"]) == ("small", "running", 1)
+    [listed] = json.loads(sterna(host, "list", "--json").check().out)
+    assert listed["uuid"] == started["uuid"]
+    assert json.loads(sterna(host, "show", "small", "--json").check().out)["job"] is None
+    assert json.loads(sterna(host, "version", "--json").check().out)["host"] == "alpha"
+    assert json.loads(sterna(host, "stop", "-f", "small", "--json").check().out)["stopped"]
+
+
+def test_xml_comes_out_as_virsh_prints_it(hosts: Hosts) -> None:
+    host = hosts.start("alpha")
+    host.define(SMALL)
+    ours = sterna(host, "show", "small", "--xml").check().out
+    assert ours.strip() == host.said("dumpxml", "small")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["show", "nobody"], 4, "Domain not found: no domain with matching name 'nobody'"),
+        (["start", "nobody"], 4, "Domain not found"),
+        (["define", "/nonexistent.xml"], 1, "cannot read /nonexistent.xml: No such file"),
+        (["migrate", "nobody", "/nonexistent"], 3, "nobody listens at /nonexistent"),
+    ],
+)
+def test_errors_are_one_sentence(hosts: Hosts, words: list[str], code: int, says: str) -> None:
+    ran = sterna(hosts.start("alpha"), *words)
+    assert ran.code == code
+    [line] = ran.err.splitlines()
+    assert line.startswith("sterna: ")
+    assert says in line
+    assert ran.out == ""
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    ran = run([*STERNA, "list", "-c", str(tmp_path)])
+    assert ran.code == 3
+    assert ran.err.endswith("is sternad running?\n")
+
+
+def test_bad_xml_is_refused_with_its_place(hosts: Hosts) -> None:
+    ran = sterna(hosts.start("alpha"), "define", "-", stdin="<domain type='qemu'><name>x</domain>")
+    assert ran.code == 1
+    assert "(domain_definition):1" in ran.err
+
+
+def test_a_closed_pipe_is_no_error(hosts: Hosts) -> None:
+    host = hosts.start("alpha")
+    words = " ".join([*STERNA, "list", "--all", "-c", str(host.root)])
+    ran = run(["bash", "-c", f"set -o pipefail; {words} | true"])
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str) -> None:
+    script = run([*STERNA, "completion", shell]).check().out
+    assert "migrate" in script
+    assert "sterna list --all --names" in script
+    if shell == "bash":
+        assert run(["bash", "-n"], stdin=script).check().err == ""
+
+
+def test_events(hosts: Hosts) -> None:
+    host = hosts.start("alpha")
+    host.define(SMALL)
+    with Started([*STERNA, "events", "--json", "--count", "2", "-c", str(host.root)]) as watching:
+        assert watching.process.stderr is not None
+        assert "listening" in watching.process.stderr.readline()
+        host.said("start", "small")
+        lines = watching.wait(30).check().out.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [(event["event"], event["detail"]) for event in told] == [
+        ("resumed", "unpaused"),
+        ("started", "booted"),
+    ]
+
+
+@pytest.mark.qemu
+def test_console_in_a_pipe(two_daemons: TwoDaemons, tick_elf: Path) -> None:
+    """What the guest prints comes out, as it is."""
+    host = two_daemons.source
+    host.create(tick_xml("talker", tick_elf, QUICK))
+    with Started([*STERNA, "console", "talker", "-c", str(host.root)]) as console:
+        assert console.process.stdout is not None
+        assert any("tick " in console.process.stdout.readline() for _ in range(50))
+
+
+@pytest.mark.qemu
+def test_migrate(two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest) -> None:
+    source, destination = two_daemons.source, two_daemons.destination
+    source.create(tick_guest_xml(GUEST, QUICK))
+    serial_tap.wait_more_ticks(5)
+    said = sterna(source, "migrate", GUEST, str(destination.root)).check().out
+    assert said.startswith(f"{GUEST} moved to {destination.root} in ")
+    assert " of silence, " in said
+    assert said.endswith("sent.\n")
+    check_moved(two_daemons, serial_tap)
+
+
+@pytest.mark.qemu
+def test_migrate_with_json(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    source, destination = two_daemons.source, two_daemons.destination
+    source.define(tick_guest_xml(GUEST, QUICK))
+    source.said("start", GUEST)
+    serial_tap.wait_more_ticks(5)
+    options = ["--json", "--persistent", "--undefine-source", "--bandwidth", "64"]
+    out = sterna(source, "migrate", GUEST, str(destination.root), *options).check().out
+    result = json.loads(out[out.index("{\n") :])
+    assert result["guest"] == GUEST
+    assert result["transferred_bytes"] > 0
+    assert result["downtime_ms"] < result["total_ms"]
+    check_moved(two_daemons, serial_tap)
+    assert destination.said("dominfo", GUEST).count("Persistent:     yes") == 1
+    assert source.guests("--all") == set()
+
+
+@pytest.mark.qemu
+def test_ctrl_c_aborts_and_says_where_the_guest_is(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    source, destination = two_daemons.source, two_daemons.destination
+    source.create(tick_guest_xml(GUEST, LONG))
+    serial_tap.wait_more_ticks(5)
+    words = ["migrate", GUEST, str(destination.root), "--bandwidth", "4", "-c", str(source.root)]
+    with Started([*STERNA, *words]) as moving:
+        wait_for(lambda: is_copying(source), "memory on its way")
+        moving.interrupt()
+        ended = moving.wait(30)
+    assert ended.code == 5
+    assert "the migration was aborted" in ended.err
+    assert "the guest is running (" in ended.err
+    check_stayed(two_daemons, serial_tap)
