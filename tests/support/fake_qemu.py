@@ -75,7 +75,10 @@ class FakeProcess:
 
 
 class FakeMonitor:
-    """Answers what `replies` say, runs and stops CPUs, and keeps what was asked."""
+    """Runs and stops CPUs, and keeps what was asked.
+
+    Answers what `replies` say, then raises the events in `says`.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Mapping[str, Any] | None]] = []
@@ -85,6 +88,7 @@ class FakeMonitor:
             "query-status": {"status": "running", "running": True},
         }
         self.hanging: set[str] = set()
+        self.says: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._subscribers: list[Callable[[Event], None]] = []
         self._cpus_run = False
@@ -107,6 +111,8 @@ class FakeMonitor:
         if name in ("cont", "stop") and self._cpus_run != (name == "cont"):
             self._cpus_run = name == "cont"
             self.say("RESUME" if self._cpus_run else "STOP")
+        for event, data in self.says.get(name, ()):
+            asyncio.get_running_loop().call_soon(lambda e=event, d=data: self.say(e, **d))
         reply = self.replies.get(name, {})
         if isinstance(reply, Exception):
             raise reply
