@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sterna.config.model import Filesystem, Hostdev, HostdevSource, IsaAddress, Rng, VirtioDriver
+from sterna.config.values import size_bytes
 from sterna.qemu.argv_boot import BootOrder
 from sterna.qemu.argv_build import (
     Build,
@@ -258,11 +259,10 @@ def shmems(build: Build) -> None:
 
 
 def _shmem_bytes(number: str | None, unit: str | None) -> int:
-    factors = {"b": 1, "bytes": 1, "k": 10, "kib": 10, "m": 20, "mib": 20, "g": 30, "gib": 30}
-    shift = factors.get((unit or "bytes").lower())
-    if shift is None:
-        raise refuse(f"unit '{unit}' of shared memory")
-    return int(number or 4 << 20) * (1 if shift == 1 else 1 << shift)
+    try:
+        return size_bytes(number or "4", unit if number else "MiB", "bytes")
+    except ValueError:
+        raise refuse(f"size '{number}' of shared memory") from None
 
 
 def vsock(build: Build) -> None:

@@ -8,6 +8,7 @@ from sterna.config.codec import at, child, children, live_only, texts
 from sterna.config.model.address import BootDevice, Device
 from sterna.config.model.disk import Reconnect, Seclabel
 from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
+from sterna.errors import XmlError
 
 CHARDEV_TYPES = one_of(
     "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp", "tcp", "unix", "spicevmc",
@@ -67,7 +68,16 @@ class Chardev(Device):
     @property
     def port(self) -> int | None:
         """The target's port as a number (guestfwd channels have other targets)."""
-        return int(self.target_port) if self.target_port is not None else None
+        if self.target_port is None:
+            return None
+        try:
+            number: int = NAT.parse(self.target_port)
+        except ValueError as why:
+            raise XmlError(
+                "Invalid value for attribute 'port' in element 'target': "
+                f"'{self.target_port}'. {why}"
+            ) from None
+        return number
 
     @port.setter
     def port(self, number: int) -> None:
