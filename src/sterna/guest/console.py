@@ -65,7 +65,7 @@ class Consoles:
         """
         running = guest.live_or_refuse()
         device = _find_console(running.definition, name)
-        return self._open(guest, device, flags, on_taken, "console")
+        return self._open(guest, device, flags, on_taken, "console session")
 
     def open_channel(
         self, guest: Guest, name: str | None, flags: int, on_taken: Callable[[], None]
@@ -74,7 +74,7 @@ class Consoles:
         running = guest.live_or_refuse()
         for channel in running.definition.devices.channels:
             if name in (None, channel.alias, channel.target_name):
-                return self._open(guest, channel, flags, on_taken, "channel")
+                return self._open(guest, channel, flags, on_taken, "channel stream")
         raise InternalError(f"cannot find channel {name}")
 
     def _open(
@@ -85,7 +85,7 @@ class Consoles:
         standing = self._sessions.get(key)
         if standing is not None:
             if not flags & FORCE:
-                raise OperationFailed(f"Active {word} session exists for this domain")
+                raise OperationFailed(f"Active {word} exists for this domain")
             standing.take()
 
         def forget() -> None:

@@ -16,7 +16,7 @@ from sterna.config import (
     parse_domain,
 )
 from sterna.config.model import Chardev
-from sterna.errors import XmlError
+from sterna.errors import NoName, XmlError
 
 NAME_BYTES_MAX: Final = 200
 """Names become parts of file names (255 bytes at most): the log's, the save image's."""
@@ -25,10 +25,10 @@ NAME_BYTES_MAX: Final = 200
 def check_name(name: str) -> None:
     """Refuse a name no file can have.
 
-    Raises: XmlError (27).
+    Raises: NoName (21), XmlError (27).
     """
     if not name:
-        raise XmlError("name must not be empty")
+        raise NoName
     if "/" in name:
         raise XmlError(f"name {name} cannot contain '/'")
     if name in (".", "..") or "\n" in name or "\0" in name:

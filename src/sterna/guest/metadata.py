@@ -34,7 +34,7 @@ def put(definition: DomainDef, uri: str, key: str | None, text: str | None) -> N
     if text is not None:
         if not key:
             raise InvalidArg("key must be specified for a metadata element")
-        given = parse_xml(text, "(metadata_xml)")
+        given = parse_xml(text, "metadata_xml")
         try:
             kept.append(_with_namespace(given, uri, key))
         except ValueError as exc:

@@ -117,7 +117,7 @@ async def _save(guest: Guest, job: Job, path: Path, flags: SaveFlags, xml: str |
     part = path.with_name(f".{path.name}.part")
     fd = -1
     try:
-        fd = create_image(part)
+        fd = create_image(part, path)
         write_header(fd, Header(guest.name, str(guest.uuid), text, shall_run))
         stats = await outgoing.send(guest, job, fd)
         await asyncio.to_thread(keep_image, fd, part, path)

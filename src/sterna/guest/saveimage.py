@@ -96,8 +96,10 @@ def open_image(path: Path) -> int:
         raise SystemCallError(f"Failed to open file '{path}'", errno=exc.errno or 0) from exc
 
 
-def create_image(part: Path) -> int:
+def create_image(part: Path, path: Path) -> int:
     """A descriptor for writing a new file, readable by its owner alone: it holds a guest's memory.
+
+    `path` is what it will be called, for the error.
 
     Raises: SystemCallError (38).
     """
@@ -105,7 +107,7 @@ def create_image(part: Path) -> int:
         part.unlink(missing_ok=True)
         return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise SystemCallError(f"Failed to create file '{part}'", errno=exc.errno or 0) from exc
+        raise SystemCallError(f"Failed to create file '{path}'", errno=exc.errno or 0) from exc
 
 
 def keep_image(fd: int, part: Path, path: Path) -> None:

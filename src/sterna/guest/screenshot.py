@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sterna.errors import InvalidArg, OperationInvalid
+from sterna.errors import OperationInvalid
 from sterna.guest.jobs import Call
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ async def take(
 ) -> Screenshot:
     """Have QEMU draw the screen as PNG.
 
-    Raises: OperationInvalid (55): not running, or no screens; InvalidArg (8): no such screen.
+    Raises: OperationInvalid (55): not running, no screens, or not that one.
     """
 
     async def work() -> Screenshot:
@@ -40,7 +40,7 @@ async def take(
         if screen != 0:
             heads = (videos[0].model.heads if videos[0].model is not None else None) or 1
             if screen >= heads:
-                raise InvalidArg(f"no such screen {screen}")
+                raise OperationInvalid("no such screen ID")
         path = running.run_dir / f"screen-{secrets.token_hex(4)}.png"
         arguments: dict[str, str | int] = {"filename": str(path), "format": "png"}
         if screen != 0:

@@ -80,7 +80,8 @@ def check_flags(flags: int, supported: int, function: str) -> None:
     Raises:
         BadArgument: a bit is not in `supported`.
     """
-    unknown = flags & ~supported
+    # int: the complement of an IntFlag has only the bits that flag names.
+    unknown = flags & ~int(supported)
     if unknown:
         raise BadArgument(f"unsupported flags (0x{unknown:x}) in function {function}")
 

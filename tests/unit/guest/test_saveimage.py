@@ -25,7 +25,7 @@ HEADER = Header("web", "u", "<domain>é" + "x" * 5000 + "</domain>", True)
 
 def written(path: Path) -> None:
     part = path.with_name(".part")
-    fd = create_image(part)
+    fd = create_image(part, part)
     write_header(fd, HEADER)
     os.write(fd, b"stream")
     keep_image(fd, part, path)
@@ -66,4 +66,4 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(SystemCallError, match="No such file"):
         look(tmp_path / "absent")
     with pytest.raises(SystemCallError, match="No such file"):
-        create_image(tmp_path / "absent" / "x")
+        create_image(tmp_path / "absent" / ".x", tmp_path / "absent" / "x")

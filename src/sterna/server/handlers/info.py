@@ -242,8 +242,15 @@ def domain_get_max_vcpus(session: Session, args: DomainGetMaxVcpusArgs) -> Domai
 def domain_get_vcpus_flags(
     session: Session, args: DomainGetVcpusFlagsArgs
 ) -> DomainGetVcpusFlagsRet:
-    check_flags(args.flags, AFFECT_LIVE | AFFECT_CONFIG | VCPU_MAXIMUM, "qemuDomainGetVcpusFlags")
-    which = affected(find(session, args.dom), args.flags)
+    check_flags(
+        args.flags,
+        AFFECT_LIVE | AFFECT_CONFIG | VCPU_MAXIMUM | VCPU_GUEST,
+        "qemuDomainGetVcpusFlags",
+    )
+    guest = find(session, args.dom)
+    if args.flags & VCPU_GUEST:
+        raise no_guest_agent(guest)
+    which = affected(guest, args.flags)
     count = vcpus_max(which) if args.flags & VCPU_MAXIMUM else vcpus_now(which)
     return DomainGetVcpusFlagsRet(num=count)
 
