@@ -42,6 +42,7 @@ class ErrorDomain(IntEnum):
     CPU = 31
     NWFILTER = 33
     STREAMS = 38
+    SYSINFO = 37
     EVENT = 40
     LOCKING = 42
     CAPABILITIES = 44

@@ -17,7 +17,7 @@ SOME_UUID = uuidlib.UUID("11111111-2222-4333-8444-555555555555")
 
 MACHINES = {
     "pc": "pc-i440fx-7.2", "q35": "pc-q35-7.2", "pc-i440fx-7.2": "pc-i440fx-7.2",
-    "pc-q35-7.2": "pc-q35-7.2", "pc-i440fx-5.2": "pc-i440fx-5.2",
+    "pc-q35-7.2": "pc-q35-7.2", "pc-i440fx-5.2": "pc-i440fx-5.2", "pc-q35-7.1": "pc-q35-7.1",
 }  # fmt: skip
 
 FACTS = EmulatorFacts(

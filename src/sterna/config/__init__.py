@@ -1,8 +1,9 @@
 """The domain model and its XML: parsing, defaults, addresses, validation. Pure."""
 
+from sterna.config.abi import check_abi
 from sterna.config.alias import assign_aliases
 from sterna.config.caps import EmulatorFacts
-from sterna.config.check import check
+from sterna.config.check import check, check_start
 from sterna.config.clone import clone
 from sterna.config.complete import complete
 from sterna.config.document import format_domain, parse_domain
@@ -13,6 +14,8 @@ __all__ = [
     "EmulatorFacts",
     "assign_aliases",
     "check",
+    "check_abi",
+    "check_start",
     "clone",
     "complete",
     "format_domain",

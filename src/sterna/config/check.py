@@ -121,9 +121,7 @@ def _topology(d: DomainDef, _facts: EmulatorFacts) -> None:
             )
     product = topology.sockets * topology.dies * topology.cores * topology.threads
     if product != d.vcpu:
-        raise ConfigUnsupported(
-            "CPU topology doesn't match maximum vcpu count", domain=ErrorDomain.DOMAIN
-        )
+        raise ConfigUnsupported("CPU topology doesn't match maximum vcpu count")
 
 
 def _numa(d: DomainDef, _facts: EmulatorFacts) -> None:

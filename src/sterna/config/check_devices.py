@@ -109,7 +109,10 @@ def _disk(disk: Disk) -> None:
         if disk.bus not in ("scsi", "virtio"):
             raise ConfigUnsupported(f"disk device='lun' is not supported for bus='{disk.bus}'")
         if disk.type not in ("block", "network", "volume"):
-            raise ConfigUnsupported("disk device='lun' is only valid for block type disk source")
+            raise ConfigUnsupported(
+                "disk device='lun' is only valid for block type disk source",
+                domain=ErrorDomain.DOMAIN,
+            )
     elif disk.sgio is not None or disk.rawio is not None:
         name = "sgio" if disk.sgio is not None else "rawio"
         raise ConfigUnsupported(
