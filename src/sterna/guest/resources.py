@@ -298,8 +298,8 @@ def _take_tap(interface: Interface, taken: Taken) -> None:
     taps.set_up(tap.name, interface.link_state != "down" or interface.type == "bridge")
 
 
-# Where generated sockets lay: ours ("run/qemu/7-web/NAME"), and libvirt 9.0's (observed).
-_GENERATED: Final = re.compile(r"/(run/(qemu/)?\d+-[^/]+|channel/target/domain-\d+-[^/]+)/[^/]+$")
+# Where generated sockets lie: ours, and libvirt 9.0's with one directory more (observed).
+_GENERATED: Final = re.compile(r"/channel/target/(domain-[^/]+/)?[^/]+\Z")
 
 
 def forget_earlier_life(live: DomainDef) -> None:

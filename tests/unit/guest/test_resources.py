@@ -55,7 +55,7 @@ def test_terminals_are_read_back_and_the_console_is_the_serial_port() -> None:
 @pytest.mark.parametrize(
     ("path", "kept"),
     [
-        ("/x/run/qemu/7-web/org.a", False),
+        ("/x/run/qemu/7-web/channel/target/org.a", False),
         ("/var/lib/libvirt/qemu/channel/target/domain-10-g1/org.a", False),
         ("/srv/agent.sock", True),
     ],
