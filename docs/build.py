@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from docs.domain_xml import domain_page
 from docs.python_api import python_page
 from sterna.cli.exits import Exit
 from sterna.cli.main import COMMON
@@ -98,6 +99,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "errors.md": errors_page,
     "settings.md": settings_page,
+    "domain-xml.md": lambda: domain_page(NOTE),
     "python-api.md": lambda: python_page(NOTE),
 }
 
