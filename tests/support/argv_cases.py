@@ -26,7 +26,11 @@ def plain_caps(**changes: Any) -> QemuCaps:
         "version": (7, 2, 22),
         "package": "",
         "arch": "x86_64",
-        "machines": (_machine("pc-i440fx-7.2", "pc"), _machine("pc-q35-7.2", "q35")),
+        "machines": (
+            _machine("pc-i440fx-7.2", "pc"),
+            _machine("pc-q35-7.2", "q35"),
+            *(_machine(name, None) for name in ("isapc", "pc-i440fx-2.8", "pc-q35-4.2")),
+        ),
         "devices": frozenset(),
         "objects": frozenset(),
         "cpus_tcg": (),
@@ -51,7 +55,7 @@ def cpu_model(name: str) -> CpuModel:
     return CpuModel(name, f"{name}-x86_64-cpu", (), True, False, False, None)
 
 
-def _machine(name: str, alias: str) -> Machine:
+def _machine(name: str, alias: str | None) -> Machine:
     return Machine(name, alias, alias == "pc", 255, True, False, False, None, "pc.ram", True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -94,6 +95,19 @@ def escape(value: str) -> str:
     return value.replace(",", ",,")
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.:+-]+")
+
+
+def plain_word(text: str, what: str) -> str:
+    """A word that goes into an option as it is: it must not end it and begin another.
+
+    Raises: ConfigUnsupported.
+    """
+    if not _PLAIN.fullmatch(text):
+        raise ConfigUnsupported(f"invalid {what} '{text}'")
+    return text
+
+
 def on_off(value: bool) -> str:
     return "on" if value else "off"
 
@@ -128,6 +142,10 @@ class Build:
             raise InternalError("a definition without a machine type was not completed")
         self.machine_type: str = d.os.machine
         self.machine: Machine | None = caps.machines_by_name.get(self.machine_type)
+        if self.machine is None and caps.machines:
+            raise ConfigUnsupported(
+                f"Emulator '{caps.binary}' does not support machine type '{self.machine_type}'"
+            )
         self.overrides = _overrides(d)
 
     @property
@@ -194,7 +212,7 @@ class Build:
     def alias(self, device: Device) -> str:
         if device.alias is None:
             raise InternalError("a device without an alias: the definition was not prepared")
-        return device.alias
+        return plain_word(device.alias, "device alias")
 
     def pci(self, device: Device) -> dict[str, Any]:
         """bus and addr of a device that must sit on PCI."""

@@ -32,7 +32,7 @@ def chardev(
         case "unix":
             parts = ["socket", f"id={ident}", *_unix(build, ident, source)]
         case "tcp":
-            parts = ["socket", f"id={ident}", *_tcp(source, protocol)]
+            parts = ["socket", f"id={ident}", *_tcp(build, source, protocol)]
         case "udp":
             parts = ["udp", f"id={ident}", *_udp(sources)]
         case "file":
@@ -85,24 +85,27 @@ def _file(build: Build, ident: str, alias: str, source: CharSource) -> list[str]
     return parts
 
 
-def _reconnect(build_source: CharSource) -> list[str]:
-    reconnect = build_source.reconnect
+def _reconnect(build: Build, source: CharSource) -> list[str]:
+    reconnect = source.reconnect
     if reconnect is None or not reconnect.enabled:
         return []
-    return [f"reconnect={reconnect.timeout or 0}"]
+    seconds = reconnect.timeout or 0
+    if build.qemu_at_least(9, 2):
+        return [f"reconnect-ms={seconds * 1000}"]
+    return [f"reconnect={seconds}"]
 
 
 def _unix(build: Build, ident: str, source: CharSource) -> list[str]:
     if source.path is None:
         raise refuse(f"a unix socket without a path for '{ident}'")
     if source.mode == "connect":
-        return [f"path={escape(source.path)}", *_reconnect(source)]
+        return [f"path={escape(source.path)}", *_reconnect(build, source)]
     fd = build.launch.sockets.get(ident)
     place = f"path={escape(source.path)}" if fd is None else f"fd={build.pass_fd(fd)}"
     return [place, "server=on", "wait=off"]
 
 
-def _tcp(source: CharSource, protocol: str | None) -> list[str]:
+def _tcp(build: Build, source: CharSource, protocol: str | None) -> list[str]:
     if source.tls or protocol in ("telnets", "tls"):
         raise refuse("TLS of a character device")
     parts = [f"host={escape(source.host or '')}", f"port={escape(source.service or '')}"]
@@ -110,7 +113,7 @@ def _tcp(source: CharSource, protocol: str | None) -> list[str]:
         parts.append("telnet=on")
     if source.mode != "connect":
         return [*parts, "server=on", "wait=off"]
-    return [*parts, *_reconnect(source)]
+    return [*parts, *_reconnect(build, source)]
 
 
 def _udp(sources: Sequence[CharSource]) -> list[str]:

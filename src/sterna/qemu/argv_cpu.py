@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sterna.config.model import Cpu, Timer
 from sterna.errors import ConfigUnsupported, InternalError
-from sterna.qemu.argv_build import Build, escape, on_off, refuse
+from sterna.qemu.argv_build import Build, escape, on_off, plain_word, refuse
 
 _POLICIES = {"force": "on", "require": "on", "disable": "off", "forbid": "off"}
 
@@ -50,13 +50,13 @@ def _model(build: Build, cpu_def: Cpu | None, parts: list[str]) -> str | None:
         if cpu_def.migratable is not None:
             parts.append(f"migratable={cpu_def.migratable}")
     else:
-        model = cpu_def.model or "qemu64"
+        model = plain_word(cpu_def.model or "qemu64", "CPU model")
         if model not in {item.name for item in build.caps.cpus_tcg} and build.caps.cpus_tcg:
             raise ConfigUnsupported(f"CPU model {model} is not supported by this QEMU")
     if cpu_def.vendor_id:
-        parts.append(f"vendor={cpu_def.vendor_id}")
+        parts.append(f"vendor={plain_word(cpu_def.vendor_id, 'CPU vendor_id')}")
     for feature in cpu_def.features:
-        name = qemu_feature(feature.name)
+        name = plain_word(qemu_feature(feature.name), "CPU feature")
         if feature.policy == "optional":
             able = build.caps.host_features_kvm if build.kvm else build.caps.host_features_tcg
             if name in able:

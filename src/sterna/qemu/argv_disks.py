@@ -331,7 +331,10 @@ def _details(disk: Disk, properties: dict[str, Any], *, medium: bool) -> None:
         if getattr(disk, field) is not None:
             properties[name] = getattr(disk, field)
     if disk.wwn is not None:
-        properties["wwn"] = int(disk.wwn, 16)
+        try:
+            properties["wwn"] = int(disk.wwn, 16)
+        except ValueError:
+            raise ConfigUnsupported(f"malformed wwn: {disk.wwn}") from None
     for field in ("rotation_rate", "vendor", "product"):
         if getattr(disk, field) is not None:
             properties[field] = getattr(disk, field)

@@ -152,7 +152,7 @@ def _spice(build: Build, display: Graphics) -> None:
     ):
         value = getattr(display, field)
         if value is not None:
-            text = value if isinstance(value, str) else "on" if value else "off"
+            text = escape(value) if isinstance(value, str) else "on" if value else "off"
             parts.append(f"{name}={text}")
     if display.copypaste is False:
         parts.append("disable-copy-paste=on")

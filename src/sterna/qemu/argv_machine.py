@@ -209,9 +209,11 @@ def _smbios(build: Build, info: Sysinfo) -> None:
 def _fwcfg(build: Build, info: Sysinfo) -> None:
     for entry in info.entries:
         if entry.file is not None:
-            build.opt("-fw_cfg", f"name={entry.name},file={escape(entry.file)}")
+            build.opt("-fw_cfg", f"name={escape(entry.name or '')},file={escape(entry.file)}")
         else:
-            build.opt("-fw_cfg", f"name={entry.name},string={escape(entry.value or '')}")
+            build.opt(
+                "-fw_cfg", f"name={escape(entry.name or '')},string={escape(entry.value or '')}"
+            )
 
 
 def display_none(build: Build) -> None:

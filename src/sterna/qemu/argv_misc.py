@@ -10,6 +10,7 @@ from sterna.qemu.argv_boot import BootOrder
 from sterna.qemu.argv_build import (
     Build,
     escape,
+    plain_word,
     refuse,
     virtio_driver,
     virtio_options,
@@ -86,8 +87,9 @@ def _filesystem(build: Build, device: Filesystem) -> None:
         parts.append("writeout=immediate")
     if device.multidevs not in (None, "default"):
         parts.append(f"multidevs={device.multidevs}")
-    modes = without_none(fmode=device.fmode, dmode=device.dmode)
-    parts += [f"{name}={mode}" for name, mode in modes.items()]
+    for name, mode in (("fmode", device.fmode), ("dmode", device.dmode)):
+        if mode is not None:
+            parts.append(f"{name}={plain_word(mode, name)}")
     parts += [f"id=fsdev-{alias}", f"path={escape(device.source.dir)}"]
     if device.readonly:
         parts.append("readonly")
@@ -261,7 +263,7 @@ def shmems(build: Build) -> None:
 def _shmem_bytes(number: str | None, unit: str | None) -> int:
     try:
         return size_bytes(number or "4", unit if number else "MiB", "bytes")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise refuse(f"size '{number}' of shared memory") from None
 
 

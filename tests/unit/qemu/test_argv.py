@@ -208,6 +208,32 @@ def test_what_cannot_be_given_is_refused(what: str) -> None:
     assert caught.value.detail
 
 
+INJECTED = {
+    "a CPU feature": guest(
+        top="<cpu><model>qemu64</model><feature policy='require' name='x,enforce'/></cpu>"
+    ),
+    "a CPU model": guest(top="<cpu><model>qemu64,enforce=on</model></cpu>"),
+    "a CPU vendor": guest(top="<cpu><model vendor_id='a,b'>qemu64</model></cpu>"),
+    "a machine": guest(machine="pc-i440fx-7.2,kernel_irqchip=off"),
+    "an alias": guest(
+        "<serial type='null'><target port='0'/><alias name='ua-x,path=/y'/></serial>"
+    ),
+    "a mode": guest(
+        f"<filesystem fmode='1,path=/'><source dir='/a'/><target dir='b'/>{PCI}</filesystem>"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", INJECTED)
+def test_no_word_of_the_definition_becomes_an_option_of_its_own(what: str) -> None:
+    d = INJECTED[what]
+    try:
+        args = build(d).args
+    except ConfigUnsupported:
+        return
+    assert not any(",path=" in argument for argument in args)
+
+
 def test_a_host_model_must_have_been_replaced() -> None:
     with pytest.raises(InternalError, match="host-model"):
         build(guest(top="<cpu mode='host-model'/>"))
