@@ -13,7 +13,6 @@ from sterna.config import (
     check,
     complete,
     format_domain,
-    parse_domain,
 )
 from sterna.config.model import Chardev
 from sterna.errors import NoName, XmlError
@@ -46,7 +45,7 @@ def completed(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
     check_name(definition.name)
     complete(definition, facts, new_uuid=uuid.uuid4, new_mac=new_mac)
     check(definition, facts)
-    return parse_domain(format_stored(definition))
+    return definition
 
 
 def new_mac() -> str:

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sterna.config import DomainDef, assign_aliases, clone
+from sterna.config import DomainDef, assign_aliases, check_start, clone
+from sterna.config.variants import strip_live
 from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest import audit, monitor, stop
 from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
 from sterna.guest.processor import read_back_processor
-from sterna.guest.resources import Taken, forget_earlier_life, read_back_ptys, take
+from sterna.guest.resources import Taken, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
@@ -106,8 +107,10 @@ async def launch(
 async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
     surroundings = guest.surroundings
     live = running.definition
+    arch = (live.os.arch if live.os is not None else None) or "x86_64"
+    check_start(live, await surroundings.emulators.facts(live.devices.emulator, arch))
     _make_run_dir(running.run_dir, surroundings.settings.user)
-    forget_earlier_life(live)
+    strip_live(live)
     assign_aliases(live)
     with contextlib.ExitStack() as ours:
         taken = Taken(close=ours)

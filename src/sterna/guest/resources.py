@@ -10,13 +10,11 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import shutil
 import socket
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from sterna.config import DomainDef
 from sterna.config.model import Chardev, CharSource, Graphics, Interface, Listen
@@ -296,22 +294,6 @@ def _take_tap(interface: Interface, taken: Taken) -> None:
             raise ConfigUnsupported("interface of type 'bridge' without a bridge")
         taps.attach_to_bridge(bridge, tap.name)
     taps.set_up(tap.name, interface.link_state != "down" or interface.type == "bridge")
-
-
-# Where generated sockets lie: ours, and libvirt 9.0's with one directory more (observed).
-_GENERATED: Final = re.compile(r"/channel/target/(domain-[^/]+/)?[^/]+\Z")
-
-
-def forget_earlier_life(live: DomainDef) -> None:
-    """Forget terminals and sockets that an earlier life had, here or on another host."""
-    for device in chardevs(live):
-        if device.type == "pty":
-            device.tty = None
-            for source in device.sources:
-                source.path = None
-    for channel in live.devices.channels:
-        if channel.type == "unix" and channel.path and _GENERATED.search(channel.path):
-            channel.sources = []
 
 
 def read_back_ptys(live: DomainDef, reply: list[dict[str, str]]) -> None:

@@ -14,7 +14,6 @@ from sterna.errors import ConfigUnsupported, InternalError, SystemCallError
 from sterna.guest.resources import (
     Taken,
     copy_nvram,
-    forget_earlier_life,
     free_port,
     read_back_ptys,
     take,
@@ -48,27 +47,6 @@ def test_terminals_are_read_back_and_the_console_is_the_serial_port() -> None:
     serial, console = live.devices.serials[0], live.devices.consoles[0]
     assert serial.path == console.path == console.tty == "/dev/pts/3"
     assert console.alias == serial.alias
-    forget_earlier_life(live)
-    assert (serial.path, console.tty) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("path", "kept"),
-    [
-        ("/x/run/qemu/7-web/channel/target/org.a", False),
-        ("/var/lib/libvirt/qemu/channel/target/domain-10-g1/org.a", False),
-        ("/srv/agent.sock", True),
-    ],
-)
-def test_generated_sockets_are_forgotten_chosen_ones_kept(path: str, kept: bool) -> None:
-    live = parse_domain(
-        domain_xml(
-            devices=f"<channel type='unix'><source mode='bind' path='{path}'/>"
-            "<target type='virtio' name='org.a'/></channel>"
-        )
-    )
-    forget_earlier_life(live)
-    assert (live.devices.channels[0].path == path) is kept
 
 
 def test_nvram_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
