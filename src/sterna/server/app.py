@@ -166,6 +166,7 @@ class Daemon:
                 listener.close()
             clients.end_all("the daemon stops")
         await settled(context)
+        context.registry.let_go()
 
     def _begin_work(self, context: Context) -> None:
         """What a start does beside serving: guests marked for it, and knowing the emulators."""
