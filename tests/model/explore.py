@@ -1,4 +1,4 @@
-"""Breadth-first search through everything that can happen; the first failure is a shortest trace."""
+"""Breadth-first search through all that can happen; the first failure is a shortest trace."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from model.world import (
     CD,
     CS,
+    Link,
     World,
     at_dest,
     at_source,
@@ -38,17 +39,17 @@ def moves(w: World) -> Iterator[Move]:
         quiet = False
         yield move
     # Time passes for a timer when nothing else is left to happen, or by a fault: too early.
-    for label, after in _timers(w):
-        if quiet:
-            yield label, after
-        elif _may(w, "timer"):
+    if quiet:
+        yield from _timers(w)
+    elif _may(w, "timer"):
+        for label, after in _timers(w):
             yield f"!{label} early", _spent(after)
     yield from _choices(w)
     if w.left.faults:
         yield from _faults(w)
 
 
-# -- what happens by itself ----------------------------------------------------------------------
+# -- what happens by itself ------------------------------------------------------------------------
 
 
 def _by_themselves(w: World) -> Iterator[Move]:
@@ -160,9 +161,7 @@ def _no_reply_dest(w: World) -> Iterator[Move]:
             return
 
 
-def _unawaited(
-    commands: tuple[tuple[QmpOp, bool], ...], i: int
-) -> tuple[tuple[QmpOp, bool], ...]:
+def _unawaited(commands: tuple[tuple[QmpOp, bool], ...], i: int) -> tuple[tuple[QmpOp, bool], ...]:
     """Nobody waits for command `i` any more. Of the same one twice, once is as good."""
     given_up = (commands[i][0], False)
     before = tuple(c for c in commands[:i] if c != given_up)
@@ -211,7 +210,7 @@ def _timers(w: World) -> Iterator[Move]:
             yield f"destination's {timer.value} timer", at_dest(fired, on.TimerFired(timer))
 
 
-# -- choices of people -------------------------------------------------------------------------------
+# -- choices of people -----------------------------------------------------------------------------
 
 
 def _choices(w: World) -> Iterator[Move]:
@@ -230,7 +229,7 @@ def _choices(w: World) -> Iterator[Move]:
                 yield f"!stranger calls {name}", less._replace(calls=(*w.calls, name))
 
 
-# -- faults ------------------------------------------------------------------------------------------
+# -- faults ----------------------------------------------------------------------------------------
 
 
 def _may(w: World, kind: str) -> bool:
@@ -320,7 +319,7 @@ def _store_faults(w: World, spent: World) -> Iterator[Move]:
             yield f"!destination cannot store {what.value}", at_dest(done, event)
 
 
-# -- connections -------------------------------------------------------------------------------------
+# -- connections -----------------------------------------------------------------------------------
 
 
 def _controller_exits(w: World, how: str) -> World:
@@ -332,17 +331,13 @@ def _controller_exits(w: World, how: str) -> World:
 
 def _told_source(w: World) -> World:
     mine = [n for n in w.calls if link_of(w, n) is w.cs and not n.startswith("x-")]
-    w = w._replace(
-        cs=w.cs._replace(told=True), calls=tuple(n for n in w.calls if n not in mine)
-    )
+    w = w._replace(cs=w.cs._replace(told=True), calls=tuple(n for n in w.calls if n not in mine))
     return at_source(w, on.ConnectionClosed(CS)) if CS in w.s_watch else w
 
 
 def _told_dest(w: World) -> World:
     mine = [n for n in w.calls if link_of(w, n) is w.cd and not n.startswith("x-")]
-    w = w._replace(
-        cd=w.cd._replace(told=True), calls=tuple(n for n in w.calls if n not in mine)
-    )
+    w = w._replace(cd=w.cd._replace(told=True), calls=tuple(n for n in w.calls if n not in mine))
     return at_dest(w, on.ConnectionClosed(CD)) if CD in w.d_watch and w.dest is not None else w
 
 

@@ -115,6 +115,8 @@ class World(NamedTuple):
     """The destination's store did not answer in time."""
     excuses: frozenset[str] = frozenset()
     """Why the guest may end up running nowhere."""
+    strangers: bool = False
+    """Somebody else may call, too."""
     sin: str = ""
     """A law that an effect broke as it was run."""
 
@@ -125,7 +127,8 @@ class World(NamedTuple):
 def start(bounds: Bounds, *, live: bool = True) -> World:
     """Begin has been answered, Prepare is on its way."""
     state, effects = source.begin("g", CS, live=live, running=True)
-    return run_source(World(state, None, bounds), effects)
+    world = World(state, None, bounds, strangers=bool(bounds.wild))
+    return run_source(world, effects)
 
 
 # -- the drivers -------------------------------------------------------------------------------
@@ -141,6 +144,9 @@ def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
         match effect:
             case do.Answer(call=call):
                 w = answered(w, NAMES[call], True)
+                late = (source.Phase.PERFORMED, source.Phase.IN_DOUBT, source.Phase.STOPPING)
+                if NAMES[call] == "abort" and w.source.phase in late:
+                    w = w._replace(sin="I17: an abort is acknowledged and ignored")
                 if NAMES[call] in ("perform", "x-perform"):
                     w = w._replace(permit="run" if w.source.shall_run else "paused")
             case do.Refuse(call=call):
@@ -180,6 +186,8 @@ def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
                 w = answered(w, NAMES[call], True)
             case do.Refuse(call=call):
                 w = answered(w, NAMES[call], False)
+                if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED:
+                    w = w._replace(sin="L4: Finish fails although the guest is here")
             case do.Store(record=record):
                 w = w._replace(d_ops=w.d_ops | {("store", record)})
             case do.Qmp(op=op):
@@ -246,13 +254,22 @@ def deliver(w: World, name: str) -> World:
         case "confirm1":
             believed = w.source.phase in (source.Phase.PERFORMED, source.Phase.IN_DOUBT)
             w = at_source(w, on.ConfirmCalled(call, at_s, True, Proof.NONE))
-            lie = believed and w.d_store is not Record.ABORTED
-            return w._replace(deceived=w.deceived or lie)
+            return w._replace(deceived=w.deceived or (believed and _may_run_there(w)))
     if w.dest is None:
         return answered(w, name, False)
     cancelled = name.endswith("1")
     permitted, paused = bool(w.permit), w.permit == "paused"
     return at_dest(w, on.FinishCalled(call, at_d, cancelled, permitted, paused))
+
+
+def _may_run_there(w: World) -> bool:
+    """Whether "cancelled" is a lie now: the destination has run the guest, or still may.
+
+    It may not once it can see that its caller has gone, unless a stranger calls, too.
+    """
+    if w.d_store is Record.COMMITTED or ("store", Record.COMMITTED) in w.d_ops:
+        return True
+    return w.d_store is None and (w.cd.state != "closed" or w.strangers)
 
 
 NEXT = {
@@ -302,14 +319,16 @@ def source_qemu_runs(w: World) -> World:
             said.append(on.StatusChanged(Status.CANCELLED))
             said += [on.CpusStarted()] if back else []
         case QmpOp.CONT:
-            if q.status == "done" and Record.TAKEN_BACK not in w.s_store and "store failed" not in w.excuses:
+            if (
+                q.status == "done"
+                and Record.TAKEN_BACK not in w.s_store
+                and "store failed" not in w.excuses
+            ):
                 w = w._replace(sin="L5: the source runs again without a verdict")
             q = q._replace(cpus=True)
             said.append(on.CpusStarted())
     if awaited:
-        reply = (
-            on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op, status=status)
-        )
+        reply = on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op, status=status)
         said.append(reply)
     return w._replace(qs=q, s_out=(*w.s_out, *said))
 

@@ -262,10 +262,12 @@ class Migrations:
         """
         name = request.name or ""
         incoming = self._incoming.get(name)
-        if incoming is None:
-            self._registry.lookup_by_name(name)
-            raise OperationInvalid(f"domain '{name}' is not processing incoming migration")
         cookie = parse_cookie(cookie_in, Step.FINISH, host_uuid=self._host.uuid)
+        if incoming is None:
+            guest = self._registry.lookup_by_name(name)
+            if cookie is not None and not cancelled and await self._is_committed(cookie):
+                return self._finished(guest, cookie.name, cookie.own)
+            raise OperationInvalid(f"domain '{name}' is not processing incoming migration")
         own = self._check_finish(incoming, cookie)
         await incoming.finish(
             link,
@@ -273,9 +275,12 @@ class Migrations:
             permitted=incoming.foreign or (own is not None and own.sent),
             paused=MigrateFlags.PAUSED in request.flags or (own is not None and own.paused),
         )
-        guest = incoming.guest
-        return Finished(
-            guest.name, guest.uuid, guest.id, format_cookie(self._final_cookie(incoming))
+        return self._finished(
+            incoming.guest,
+            incoming.origin_name,
+            Own(incoming.id),
+            stats=incoming.final_stats(),
+            times=incoming.times,
         )
 
     # -- controls ------------------------------------------------------------------------------
@@ -406,11 +411,30 @@ class Migrations:
         incoming.learn(cookie)
         return cookie.own
 
-    def _final_cookie(self, incoming: Incoming) -> Cookie:
-        basic = self._basic_cookie(incoming.origin_name, incoming.guest.uuid, incoming.id)
-        return replace(
-            basic,
-            own=Own(incoming.id, decision="committed"),
-            stats=incoming.final_stats(),
-            times=incoming.times,
+    async def _is_committed(self, cookie: Cookie) -> bool:
+        """Whether the migration this cookie belongs to was finished here before.
+
+        A second Finish gets the first one's answer: a refusal would make its caller tell the
+        source to resume.
+        """
+        if cookie.own is None:
+            return False
+        decided = await self._registry.surroundings.store.decision(cookie.own.id)
+        return decided is not None and decided.verdict == "committed"
+
+    def _finished(
+        self,
+        guest: Guest,
+        origin_name: str,
+        own: Own | None,
+        stats: JobStats | None = None,
+        times: Times | None = None,
+    ) -> Finished:
+        id = own.id if own is not None else ""
+        cookie = replace(
+            self._basic_cookie(origin_name, guest.uuid, id),
+            own=Own(id, decision="committed"),
+            stats=stats,
+            times=times,
         )
+        return Finished(guest.name, guest.uuid, guest.id, format_cookie(cookie))

@@ -68,6 +68,7 @@ class Destination:
         guest: its name, for texts.
         link: the connection that prepared; None once it has ended.
         finish_link: the connection whose Finish is waiting.
+        others: further calls of Finish that want the same.
         cancels: calls of Finish that were told to cancel.
         ready: QEMU has the whole guest and could let it run.
         unready: why it could not.
@@ -82,10 +83,12 @@ class Destination:
     prepare: int | None = None
     finish: int | None = None
     finish_link: int | None = None
+    others: tuple[int, ...] = ()
     cancels: tuple[int, ...] = ()
     paused: bool = False
     ready: bool = False
     unready: Failure | None = None
+    committed: bool = False
     gone: bool = False
     shown: bool = False
     """Listeners were told that it started."""
@@ -160,6 +163,12 @@ def _finish_called(s: Destination, ev: on.FinishCalled) -> Step:
             )
             s, effects = _when_ready(s)
             return s, (Watch(ev.link), SetTimer(Timer.FINISH, FINISH_S), *effects)
+        case Phase.FINISHING | Phase.COMMITTING | Phase.STARTING | Phase.KEEPING:
+            # Asking for the same thing again, over whatever connection, gets the same answer. A
+            # refusal would make that caller tell the source to resume.
+            return replace(s, others=(*s.others, ev.call)), ()
+        case Phase.RESTORING | Phase.ENDED if s.committed:
+            return s, (Answer(ev.call),)
         case Phase.FAILED if s.failure is not None:
             return replace(s, phase=Phase.ENDED), (Unwatch(), Refuse(ev.call, s.failure))
         case Phase.ABORTING | Phase.KILLING if s.failure is not None:
@@ -213,7 +222,7 @@ def _stored(s: Destination, stands: Record) -> Step:
     match s.phase, stands:
         case ((Phase.COMMITTING | Phase.ABORTING), Record.COMMITTED):
             late = tuple(Refuse(call, _started(s)) for call in s.cancels)
-            s, effects = _committed(replace(s, cancels=()))
+            s, effects = _committed(replace(s, committed=True, cancels=()))
             return s, (ClearTimer(Timer.STORE), *late, *effects)
         case Phase.COMMITTING, Record.ABORTED:
             return _kill(replace(s, failure=_revoked(s)))
@@ -304,7 +313,7 @@ def _timer_fired(s: Destination, timer: Timer) -> Step:
             return _kill(s)
         case Phase.KILLING, Timer.KILL:
             refusals = _refusals(s)
-            return replace(s, prepare=None, finish=None, cancels=()), refusals
+            return replace(s, prepare=None, finish=None, others=(), cancels=()), refusals
         case Phase.STARTING, Timer.RETRY:
             return s, (Qmp(QmpOp.CONT),)
     return s, ()
@@ -353,10 +362,10 @@ def _kill(s: Destination) -> Step:
 
 def _dead(s: Destination) -> Step:
     refusals = _refusals(s)
-    told = s.prepare is not None or bool(s.cancels) or s.finish is not None
+    told = s.prepare is not None or s.finish is not None or bool(s.cancels + s.others)
     # A Finish may still come and shall hear why; after a close or an answer none will.
     phase = Phase.ENDED if told or s.link is None else Phase.FAILED
-    s = replace(s, phase=phase, prepare=None, finish=None, cancels=())
+    s = replace(s, phase=phase, prepare=None, finish=None, others=(), cancels=())
     watch = (Unwatch(),) if phase is Phase.ENDED else ()
     return s, (ClearTimer(Timer.KILL), *watch, EndJob(False), *refusals)
 
@@ -372,15 +381,19 @@ def _kept(s: Destination, view: View) -> Step:
 
 
 def _answered(s: Destination) -> Step:
-    answers = (Answer(s.finish),) if s.finish is not None else ()
-    s = replace(s, phase=Phase.RESTORING, finish=None)
+    answers = _answers(s)
+    s = replace(s, phase=Phase.RESTORING, finish=None, others=())
     return s, (*answers, Qmp(QmpOp.RESTORE))
+
+
+def _answers(s: Destination) -> tuple[Answer, ...]:
+    return tuple(Answer(call) for call in (s.finish, *s.others) if call is not None)
 
 
 def _crashed(s: Destination) -> Step:
     """The guest was ours and died like any other. The source must not hear that as a failure."""
-    answers = (Answer(s.finish),) if s.finish is not None else ()
-    s = replace(s, phase=Phase.ENDED, finish=None)
+    answers = _answers(s)
+    s = replace(s, phase=Phase.ENDED, finish=None, others=())
     return s, (ClearTimer(Timer.RETRY), Unwatch(), EndJob(False), *answers)
 
 
@@ -389,7 +402,7 @@ def _crashed(s: Destination) -> Step:
 
 def _refusals(s: Destination) -> tuple[Refuse, ...]:
     failure = s.failure or _revoked(s)
-    calls = [call for call in (s.prepare, s.finish) if call is not None]
+    calls = [call for call in (s.prepare, s.finish, *s.others) if call is not None]
     return (
         *(Refuse(call, failure) for call in calls),
         *(Refuse(call, _revoked(s)) for call in s.cancels),
