@@ -54,10 +54,12 @@ class Mode:
 
     inactive: leave out what exists only while the guest runs (ptys, tap names).
     secure: print passwords.
+    status: for our own record of a running guest: with what is remembered beside the definition.
     """
 
     inactive: bool = False
     secure: bool = False
+    status: bool = False
 
 
 When = Callable[[Any, Mode], bool]
@@ -71,6 +73,11 @@ def live_only(_value: object, mode: Mode) -> bool:
 def secure_only(_value: object, mode: Mode) -> bool:
     """For passwords."""
     return mode.secure
+
+
+def status_only(_value: object, mode: Mode) -> bool:
+    """For what a daemon remembers of a running guest but shows nobody."""
+    return mode.status
 
 
 class Spec(NamedTuple):

@@ -137,8 +137,18 @@ def _chardevs(d: DomainDef) -> None:
 
 
 def _number_ports(kind: list[Chardev]) -> None:
-    """A device without port gets one above the highest so far."""
-    highest = -1
+    """A device without port gets one above the highest so far.
+
+    ISA ports are numbered first and for themselves: their number is COM1, COM2, ... (libvirt
+    9.0, observed: before a pci-serial that stands in front of them).
+    """
+    isa = [one for one in kind if one.target_type == "isa-serial"]
+    _number_from(-1, isa)
+    first = max((int(one.target_port or 0) for one in isa), default=-1)
+    _number_from(first, [one for one in kind if one.target_type != "isa-serial"])
+
+
+def _number_from(highest: int, kind: list[Chardev]) -> None:
     for one in kind:
         if one.target_port is not None and not _is_port(one.target_port):
             raise XmlError(

@@ -204,7 +204,7 @@ def _cpu(d: DomainDef) -> None:
         cpu.mode = "custom"
     if cpu.mode == "custom":
         if cpu.model is None:
-            cpu.model = "qemu64"
+            cpu.model = "486" if d.os is not None and d.os.machine == "isapc" else "qemu64"
             cpu.fallback = "forbid"
             cpu.check = cpu.check or "none"
         cpu.match = cpu.match or "exact"

@@ -72,6 +72,7 @@ def format_domain(
     inactive: bool = False,
     secure: bool = False,
     migratable: bool = False,
+    status: bool = False,
 ) -> str:
     """The text of a definition, as libvirt 9.0 prints it.
 
@@ -80,13 +81,14 @@ def format_domain(
         inactive: without what exists only while it runs.
         secure: with passwords.
         migratable: for another host, perhaps an older libvirt: without what was added by itself.
+        status: for our own record of a running guest; reads back exactly as it was.
     """
     if migratable:
         d = to_migratable(d)
         inactive = True
     elif inactive:
         d = inactive_view(d)
-    mode = Mode(inactive=inactive, secure=secure)
+    mode = Mode(inactive=inactive, secure=secure, status=status)
     out: list[str] = []
     codec(DomainDef).write("domain", d, out, "", mode)
     head = f"<domain type='{d.type}'"

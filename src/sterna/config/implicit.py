@@ -121,7 +121,7 @@ def add_chipset_controllers(d: DomainDef) -> None:
     q35, i440fx = is_q35(d), is_i440fx(d)
     if not (q35 or i440fx):
         return
-    if not _has(d, "usb"):
+    if not _has(d, "usb", 0):
         _add(d, "usb", 0, "qemu-xhci" if q35 else USB_DEFAULT)
     if q35:
         _add(d, "sata", 0)

@@ -51,8 +51,8 @@ def strip_live(d: DomainDef) -> None:
     for chardev in _chardevs(d):
         _strip_chardev(chardev)
     for graphics in d.devices.graphics:
-        graphics.websocket_generated = None
         _forget_port(graphics)
+        graphics.websocket_generated = None
         for listen in graphics.listens:
             if listen.from_config:
                 listen.address = listen.from_config = None
@@ -83,7 +83,7 @@ def _strip_chardev(one: Chardev) -> None:
     one.tty = None
     for source in one.sources:
         if source.tls_from_host:
-            source.tls, source.tls_from_host = None, False
+            source.tls, source.tls_from_host = None, None
     one.target_state = None
     if one.type == "pty":
         one.sources = []
@@ -123,6 +123,8 @@ def _has_live_state(d: DomainDef) -> bool:
 
 def _forget_port(graphics: Graphics) -> None:
     """A port that was chosen at start is no wish."""
+    if graphics.websocket_generated == "yes":
+        graphics.websocket, graphics.websocket_generated = -1, None
     if not graphics.autoport:
         return
     if graphics.type == "vnc":

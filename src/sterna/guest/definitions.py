@@ -66,7 +66,7 @@ def uuid_of(definition: DomainDef) -> uuid.UUID:
 
 def format_live(definition: DomainDef, domain_id: int) -> str:
     """A live definition's text, for the status record: everything, secrets too."""
-    return format_domain(definition, domain_id=domain_id, secure=True)
+    return format_domain(definition, domain_id=domain_id, secure=True, status=True)
 
 
 def format_stored(definition: DomainDef) -> str:

@@ -111,12 +111,15 @@ def _hold_port(surroundings: Surroundings, running: Running, address: str, first
 
 def _listen_address(graphics: Graphics, settings: GuestSettings) -> str:
     """Where it listens; the host's setting fills what the definition leaves open."""
+    asked = graphics.listen is not None
     graphics.listen = graphics.listen or settings.vnc_listen
     if not graphics.listens:
-        graphics.listens = [Listen(type="address", address=graphics.listen)]
+        graphics.listens = [Listen(type="address")]
     for place in graphics.listens:
         if place.type == "address":
-            place.address = place.address or graphics.listen
+            if place.address is None:
+                place.address = graphics.listen
+                place.from_config = None if asked else 1  # so that it is not asked of a peer
             return place.address
     return settings.vnc_listen
 

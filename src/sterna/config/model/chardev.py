@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sterna.config.codec import at, child, children, live_only, texts
+from sterna.config.codec import at, child, children, live_only, status_only, texts
 from sterna.config.model.address import BootDevice, Device
 from sterna.config.model.disk import Reconnect, Seclabel
 from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
@@ -32,7 +32,8 @@ class CharSource:
     slave: str | None = at("@slave")
     reconnect: Reconnect | None = child("reconnect", Reconnect)
     seclabels: list[Seclabel] = children("seclabel", Seclabel)
-    tls_from_host: bool = False  # set by the host's configuration, so not part of the definition
+    # Set by the host's configuration, so not part of the definition.
+    tls_from_host: bool | None = at("@tlsFromConfig", YES_NO, when=status_only)
     clipboard: bool | None = at("clipboard@copypaste", YES_NO)
     mouse: str | None = at("mouse@mode", one_of("server", "client"))
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sterna.config.codec import SELF, Kept, at, child, children, flag, in_kib, kept, live_only
+from sterna.config.codec import (
+    SELF,
+    Kept,
+    at,
+    child,
+    children,
+    flag,
+    in_kib,
+    kept,
+    live_only,
+    status_only,
+)
 from sterna.config.model.address import BootDevice, HostPciAddress
 from sterna.config.values import INT, NAT, ON_OFF, YES_NO, one_of
 
@@ -110,7 +121,8 @@ class BackingStore:
     format: str | None = at("format@type")
     source: DiskSource | None = child("source", DiskSource)
     backing: BackingStore | None = child("backingStore", SELF)
-    detected: bool = False  # found by looking at the image, so not part of the definition
+    # Found by looking at the image, so not part of the definition.
+    detected: bool | None = at("@detected", YES_NO, when=status_only)
 
 
 @dataclass(slots=True)

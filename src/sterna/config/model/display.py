@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sterna.config.codec import Kept, at, child, children, kept, live_only, secure_only
+from sterna.config.codec import Kept, at, child, children, kept, secure_only, status_only
 from sterna.config.model.address import Device
 from sterna.config.values import INT, NAT, ON_OFF, YES_NO, one_of
 
@@ -17,7 +17,7 @@ class Listen:
     address: str | None = at("@address")
     network: str | None = at("@network")
     socket: str | None = at("@socket")
-    from_config: int | None = at("@fromConfig", NAT, when=live_only)
+    from_config: int | None = at("@fromConfig", NAT, when=status_only)
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Graphics:
     tls_port: int | None = at("@tlsPort", INT)
     autoport: bool | None = at("@autoport", YES_NO)
     websocket: int | None = at("@websocket", INT)
-    websocket_generated: str | None = at("@websocketGenerated", when=live_only)
+    websocket_generated: str | None = at("@websocketGenerated", when=status_only)
     address: str | None = at("@address")
     p2p: bool | None = at("@p2p", YES_NO)
     listen: str | None = at("@listen")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from sterna.config.codec import Kept, Mode, at, child, children, in_kib, kept
+from sterna.config.codec import Kept, Mode, at, child, children, in_kib, kept, status_only
 from sterna.config.model.address import Device
 from sterna.config.model.boot import Clock, Os
 from sterna.config.model.chardev import Chardev, Redirdev, RedirFilter, Rng, Smartcard
@@ -206,7 +206,8 @@ class DomainDef:
     qemu_capabilities: QemuCapabilities | None = child("qemu:capabilities", QemuCapabilities)
     qemu_deprecation: QemuDeprecation | None = child("qemu:deprecation", QemuDeprecation)
     qemu_override: QemuOverride | None = child("qemu:override", QemuOverride)
-    original_cpu: Cpu | None = None  # as asked for, where `cpu` is what the running guest got
+    # As asked for, where `cpu` is what the running guest got.
+    original_cpu: Cpu | None = child("originalCpu", Cpu, when=status_only)
 
     def after_parse(self, _line: int) -> None:
         if self.devices is None:
