@@ -19,14 +19,13 @@ from qemu.moving import (
     check_moved,
     check_stayed,
     is_copying,
-    job,
     migrate_words,
 )
 from support.clients import Started, start_virsh, virsh_argv
 from support.fixtures import MakeGuest, TwoDaemons, TwoHosts, from_environment
 from support.host import Host
 from support.processes import Watched, wait_for
-from support.proxy import Cut, Packet, Proxy
+from support.proxy import HEADER, Cut, Packet, Proxy
 from support.serial import SerialTap
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
@@ -56,18 +55,18 @@ def quick(two_hosts: TwoHosts, serial_tap: SerialTap, tick_guest_xml: MakeGuest)
 
 @dataclass(slots=True)
 class Gate:
-    """A rule for a proxy: a call of that procedure stops here, until it is cut or let through."""
+    """A rule for a proxy: a call of that procedure waits here; opened, it is cut or passes."""
 
     procedure: int
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
-    lets_through: bool = False
+    cuts: bool = True
 
     def __call__(self, packet: Packet) -> bytes:
         if packet.is_call(self.procedure) and not self.opened.is_set():
             self.reached.set()
             self.opened.wait(60)
-            if not self.lets_through:
+            if self.cuts:
                 raise Cut
         return packet.data
 
@@ -118,9 +117,7 @@ def test_sigkill_after_prepare(
 
 @pytest.mark.timing
 @pytest.mark.timeout(600)
-def test_sigkill_at_many_moments_of_perform(
-    long_running: TwoHosts, serial_tap: SerialTap, record_property: Callable[[str, object], None]
-) -> None:
+def test_sigkill_at_many_moments_of_perform(long_running: TwoHosts, serial_tap: SerialTap) -> None:
     took = []
     for moment in range(KILL_MOMENTS):
         with controller(long_running, *SLOWLY) as virsh:
@@ -130,9 +127,8 @@ def test_sigkill_at_many_moments_of_perform(
             time.sleep(moment * 0.02)
             took.append(reap_ms(watched, virsh.kill()))
         check_stayed(long_running, serial_tap)
-    record_property("reap_ms", took)
-    assert statistics.median(took) <= REAP_MS_MEDIAN_MAX
-    assert max(took) <= REAP_MS_MAX
+    assert statistics.median(took) <= REAP_MS_MEDIAN_MAX, took
+    assert max(took) <= REAP_MS_MAX, took
 
 
 def test_sigkill_between_perform_and_finish(quick: TwoHosts, serial_tap: SerialTap) -> None:
@@ -166,9 +162,35 @@ def test_sigkill_while_the_incoming_qemu_hangs(
     check_stayed(long_running, serial_tap)
 
 
+def pretend_success(packet: Packet) -> bytes:
+    """What the client sees of a Perform that failed: a good one, with an empty cookie."""
+    if not (packet.is_reply(PERFORM) and packet.status):
+        return packet.data
+    length = HEADER.size + 4
+    fields = (length, packet.program, 1, PERFORM, packet.kind, packet.serial, 0)
+    return HEADER.pack(*fields) + bytes(4)
+
+
+def test_a_finish_without_proof_is_refused(long_running: TwoHosts, serial_tap: SerialTap) -> None:
+    """A controller that believes in a Perform that failed cannot start a half-copied guest."""
+    source = long_running.source
+    with (
+        Proxy(source.root.with_name("a.sock"), source.socket, pretend_success) as proxy,
+        start_virsh(proxy.uri, *migrate_words(long_running.destination, *SLOWLY)) as virsh,
+    ):
+        watched = incoming(long_running.destination)
+        wait_for(lambda: is_copying(source), "memory on its way")
+        watched.signal(signal.SIGSTOP)
+        source.virsh("domjobabort", GUEST).check()
+        assert virsh.wait().code
+        watched.wait_gone(1)
+        watched.close()
+    check_stayed(long_running, serial_tap)
+
+
 def test_sigkill_while_finish_waits_for_a_hung_qemu(quick: TwoHosts, serial_tap: SerialTap) -> None:
-    """A Finish that waits does not keep the registration from doing its work."""
-    gate = Gate(FINISH, lets_through=True)
+    """Finish has decided, QEMU hangs, the controller dies: still one history. (L4)"""
+    gate = Gate(FINISH, cuts=False)
     path = quick.destination.root.with_name("p.sock")
     with (
         Proxy(path, quick.destination.socket, gate) as proxy,
@@ -180,10 +202,14 @@ def test_sigkill_while_finish_waits_for_a_hung_qemu(quick: TwoHosts, serial_tap:
         gate.opened.set()
         proxy.wait_packet(lambda packet: packet.is_call(FINISH))
         virsh.kill()
-        at_ns = time.monotonic_ns()
-        assert reap_ms(watched, at_ns) < REAP_MS_MAX
-    assert quick.destination.guests("--all") == set()
-    assert serial_tap.history().faults == []
+    if watched.alive:
+        watched.signal(signal.SIGCONT)
+        serial_tap.wait_more_ticks(10)
+        assert "paused" in quick.source.state(GUEST)
+    else:
+        assert quick.destination.guests("--all") == set()
+    watched.close()
+    serial_tap.history().check_one_history()
 
 
 def test_a_controller_that_falls_silent(long_running: TwoHosts, serial_tap: SerialTap) -> None:
@@ -240,14 +266,15 @@ def test_a_close_after_finish_touches_nothing(quick: TwoHosts, serial_tap: Seria
 def test_sigkill_of_the_destination_daemon(
     two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
 ) -> None:
-    """The guardian kills what was not decided; the daemon comes back and knows nothing of it."""
+    """What was not decided is killed by the daemon that comes back, before it answers anybody."""
     two_daemons.source.create(tick_guest_xml(GUEST, LONG))
     serial_tap.wait_more_ticks(5)
     with controller(two_daemons, *SLOWLY) as virsh:
         watched = incoming(two_daemons.destination)
         wait_for(lambda: is_copying(two_daemons.source), "memory on its way")
-        assert reap_ms(watched, two_daemons.destination.kill()) < REAP_MS_MAX
+        two_daemons.destination.kill()
         assert virsh.wait().code
     two_daemons.destination.start()
+    watched.wait_gone(1)
+    watched.close()
     check_stayed(two_daemons, serial_tap)
-    assert not job(two_daemons.destination)
