@@ -333,3 +333,21 @@ async def test_on_poweroff_restart_is_a_reboot(tmp_path: Path, probe_cache: Path
         await host.wait_for(lambda: any(isinstance(e, RebootEvent) for e in host.events))
         assert guest.state is State.RUNNING
         assert host.lifecycle == []
+
+
+async def test_a_lost_monitor_is_found_again(
+    tmp_path: Path, probe_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sterna.guest.reattach.GONE_S", 0.05)
+    async with real_host(tmp_path, probe_cache) as host:
+        guest = await host.registry.create(xml())
+        running = guest.running
+        assert running is not None
+        assert running.monitor is not None
+        lost = running.monitor
+        lost.close("a breach of the protocol")
+        async with asyncio.timeout(10):
+            while running.monitor is lost:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.02)
+        await guest.suspend()
+        assert guest.state is State.PAUSED

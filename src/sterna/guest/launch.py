@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from sterna.config import DomainDef, assign_aliases, check_start, clone
 from sterna.config.variants import strip_live
-from sterna.errors import InternalError, OperationInvalid, SternaError
-from sterna.guest import audit, monitor, stop
+from sterna.errors import InternalError, OperationInvalid, SternaError, SystemCallError
+from sterna.guest import audit, reattach, stop
 from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
+from sterna.guest.pinning import pin
 from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
@@ -82,12 +83,12 @@ async def launch(
     log_path = surroundings.paths.log / f"{guest.name}.log"
     running = Running(id, live, run_dir, log_path, incoming=plan.undecided, started_at=time.time())
     guest.running = running
+    guest.state, guest.reason = State.PAUSED, PausedReason.STARTING_UP
     try:
         before_spawn()
         await _spawn(guest, running, plan)
         await _get_to_know(running)
         _refuse_if_ending(running)
-        guest.state, guest.reason = State.PAUSED, PausedReason.STARTING_UP
         await guest.save_status()
     except BaseException as exc:
         await _undo(guest, running)
@@ -96,6 +97,9 @@ async def launch(
         )
         if isinstance(exc, MonitorGone):
             raise _died(running) from exc
+        if isinstance(exc, OSError):
+            emulator = running.definition.devices.emulator
+            raise SystemCallError(f"Cannot start {emulator}", errno=exc.errno or 0) from exc
         raise
     audit.record(
         "start", audit_reason, name=guest.name, uuid=guest.uuid, pid=running.pid, success=True
@@ -123,8 +127,7 @@ async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
             # From here on a later daemon must find it, should this one die.
             guest.post_status()
     _refuse_if_ending(running)
-    running.monitor = await surroundings.launcher.connect(running)
-    monitor.attach(guest, running)
+    await reattach.connect(guest, running)
 
 
 def _refuse_if_ending(running: Running) -> None:
@@ -148,6 +151,7 @@ async def _get_to_know(running: Running) -> None:
     # The balloon is flat until the guest's driver says otherwise: QEMU has all of the memory.
     live.current_memory = live.memory
     running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in cpus}
+    pin(running)
     await read_back_processor(running, cpus)
     running.definition_changed()
 

@@ -18,25 +18,15 @@ from uuid import UUID
 
 from sterna.config import parse_domain
 from sterna.errors import SternaError
-from sterna.guest import monitor, power, save, stop
+from sterna.guest import reattach, save, stop
 from sterna.guest.actor import Guest
 from sterna.guest.registry import Registry
-from sterna.guest.resources import read_back_ptys
 from sterna.guest.running import FAILED, Running
-from sterna.guest.states import (
-    REASONS,
-    PausedReason,
-    Reason,
-    RunningReason,
-    ShutdownReason,
-    ShutoffReason,
-    State,
-)
+from sterna.guest.states import REASONS, Reason, ShutoffReason, State
 from sterna.qemu.process import ProcessId
 
 log = logging.getLogger("sterna.guest.recover")
 
-MONITOR_S: Final = 10.0
 RECORD_VERSION: Final = 1
 
 
@@ -120,9 +110,8 @@ async def _reattach(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -
     guest.state, guest.reason = _remembered(record)
     if running.incoming and await _abort_incoming(guest, record):
         return
-    running.monitor = await surroundings.launcher.connect(running)
-    monitor.attach(guest, running)
-    await _ask(guest, running)
+    await reattach.connect(guest, running)
+    await reattach.ask(guest, running)
     log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)
 
 
@@ -140,37 +129,6 @@ async def _abort_incoming(guest: Guest, record: Mapping[str, Any]) -> bool:
 def _remembered(record: Mapping[str, Any]) -> tuple[State, Reason]:
     state = State(record["state"])
     return state, REASONS[state](record["reason"])
-
-
-async def _ask(guest: Guest, running: Running) -> None:
-    """Correct the state by what QEMU says: it went on while nobody listened."""
-    qemu = running.qemu
-    status = await qemu.execute("query-status", timeout_s=MONITOR_S)
-    chardevs = await qemu.execute("query-chardev", timeout_s=MONITOR_S)
-    threads = await qemu.execute("query-cpus-fast", timeout_s=MONITOR_S)
-    read_back_ptys(running.definition, chardevs)
-    running.vcpu_threads = {c["cpu-index"]: c["thread-id"] for c in threads}
-    running.definition_changed()
-    if status["status"] == "shutdown":
-        running.powered_off = True
-        guest.set_state(State.SHUTDOWN, ShutdownReason.UNKNOWN)
-        monitor.after_power_off(guest, running, power.on_poweroff(running))
-    elif status["running"] and guest.state is not State.RUNNING:
-        guest.set_state(State.RUNNING, RunningReason.UNPAUSED)
-    elif not status["running"] and guest.state is State.RUNNING:
-        guest.set_state(State.PAUSED, _PAUSED.get(status["status"], PausedReason.UNKNOWN))
-    if not running.launched and not running.incoming:
-        # The daemon died inside a start, before the guest was let run: nobody waits for it.
-        await stop.stop(guest, running, FAILED, grace_s=0)
-
-
-_PAUSED: Final = {
-    "io-error": PausedReason.IOERROR,
-    "watchdog": PausedReason.WATCHDOG,
-    "postmigrate": PausedReason.MIGRATION,
-    "save-vm": PausedReason.SAVE,
-    "paused": PausedReason.USER,
-}
 
 
 async def _sweep(registry: Registry) -> None:

@@ -85,6 +85,7 @@ class Running:
         incoming: waits for a migration that is not decided yet; only Finish ends that.
         launched: it came to life far enough to be announced.
         ending: why it is being stopped; None while it is not.
+        let_gone: the daemon ends and leaves it to the next one.
         powered_off: QEMU said the guest, or the host, shut down.
         reboot_on_shutdown: the next power-off means "start again" (on_poweroff, fake reboot).
         setup: what to tell QEMU once before its CPUs run.
@@ -105,6 +106,7 @@ class Running:
     process: Process | None = None
     monitor: Monitor | None = None
     ending: Ending | None = None
+    let_gone: bool = False
     powered_off: bool = False
     reboot_on_shutdown: bool = False
     expected_resume: tuple[RunningReason, Resumed] | None = None
@@ -144,6 +146,7 @@ class Running:
 
     def let_go(self) -> None:
         """Close our ends of it without touching QEMU."""
+        self.let_gone = True
         if self.monitor is not None:
             self.monitor.close("the daemon ends")
         if self.process is not None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 from pathlib import Path
 
 import pytest
 
-from sterna.errors import InternalError, OperationInvalid, OperationTimeout, ResourceBusy
+from sterna.errors import (
+    InternalError,
+    OperationInvalid,
+    OperationTimeout,
+    ResourceBusy,
+    SystemCallError,
+)
 from sterna.guest.flags import StartFlags
 from sterna.guest.jobs import Call, Operation
 from sterna.guest.states import (
@@ -138,6 +145,15 @@ async def test_a_failed_start_leaves_nothing_and_says_why(
         assert "op=start reason=booted" in caplog.text
         assert "res=failed" in caplog.text
         assert "op=stop" not in caplog.text
+
+
+async def test_an_emulator_that_cannot_be_executed_is_named(tmp_path: Path) -> None:
+    async with fake_host(tmp_path) as host:
+        host.launcher.fail = PermissionError(errno.EACCES, "no")
+        with pytest.raises(
+            SystemCallError, match=r"Cannot start /usr/bin/qemu-system-x86_64: Permission denied"
+        ):
+            await host.registry.create(domain_xml())
 
 
 async def test_a_qemu_that_dies_in_its_start_is_quoted(tmp_path: Path) -> None:
