@@ -222,6 +222,8 @@ def _wanted_rest(
     for memory in devices.memories:
         if memory.model in ("virtio-pmem", "virtio-mem"):
             yield memory, virtio(None)
+    if devices.iommu is not None and devices.iommu.model == "virtio":
+        yield devices.iommu, Plug.INTEGRATED
     if devices.vsock is not None:
         yield devices.vsock, virtio(devices.vsock.model)
     for crypto in devices.cryptos:

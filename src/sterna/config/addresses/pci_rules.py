@@ -27,6 +27,7 @@ class Plug(Flag):
     TO_PCI_BRIDGE = auto()
     PCI_EXPANDER = auto()
     PCIE_EXPANDER = auto()
+    INTEGRATED = auto()  # part of the root complex
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ BUS_RULES: dict[str, BusRule] = {
     "pci-expander-bus": BusRule(_CONVENTIONAL, 0, SLOTS - 1, automatic=False),
     "pcie-root": BusRule(
         Plug.PCI | Plug.PCIE | Plug.ROOT_PORT | Plug.DMI_BRIDGE | Plug.PCIE_EXPANDER
-        | Plug.TO_PCI_BRIDGE,
+        | Plug.TO_PCI_BRIDGE | Plug.INTEGRATED,
         1, SLOTS - 1, automatic=False,
     ),
     "pcie-expander-bus": BusRule(Plug.ROOT_PORT | Plug.DMI_BRIDGE, 0, SLOTS - 1, automatic=False),
@@ -70,7 +71,9 @@ CONTROLLER_PLUG: dict[str, Plug] = {
 }
 
 AGGREGATED = Plug.ROOT_PORT  # several of these share a slot, a function each
-BEHIND_ANY_BUS = Plug.ROOT_PORT | Plug.DMI_BRIDGE | Plug.PCI_EXPANDER | Plug.PCIE_EXPANDER
+BEHIND_ANY_BUS = (
+    Plug.ROOT_PORT | Plug.DMI_BRIDGE | Plug.PCI_EXPANDER | Plug.PCIE_EXPANDER | Plug.INTEGRATED
+)
 
 
 @dataclass(slots=True)
