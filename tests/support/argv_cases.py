@@ -106,6 +106,15 @@ def load(name: str) -> Case:
     return Case(name, xml, tuple(lines[1:]), head.startswith("# started"), now)
 
 
+def given(name: str) -> str:
+    """The domain as a person wrote it, before libvirt completed it."""
+    return (DATA / f"{name}.given.xml").read_text(encoding="utf-8")
+
+
+def names_given() -> list[str]:
+    return sorted(path.name.removesuffix(".given.xml") for path in DATA.glob("*.given.xml"))
+
+
 def names() -> list[str]:
     return sorted(path.stem for path in DATA.glob("*.args"))
 
