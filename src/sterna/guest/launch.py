@@ -25,7 +25,7 @@ from sterna.guest import audit, reattach, stop
 from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
-from sterna.guest.pinning import pin
+from sterna.guest.pinning import pin, refuse_tuning
 from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
@@ -113,6 +113,7 @@ async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
     live = running.definition
     arch = (live.os.arch if live.os is not None else None) or "x86_64"
     check_start(live, await surroundings.emulators.facts(live.devices.emulator, arch))
+    refuse_tuning(live)
     _make_run_dir(running.run_dir, surroundings.settings.user)
     strip_live(live)
     assign_aliases(live)

@@ -18,6 +18,8 @@ from sterna.guest import stats
 from sterna.guest.actor import Guest
 from sterna.guest.definitions import memory_max_kib, vcpus_max, vcpus_now
 from sterna.guest.monitor import AGENT_CHANNEL
+from sterna.guest.pinning import emulator_cpus, vcpu_cpus
+from sterna.host.files import cpu_bitmap
 from sterna.host.node import cpu_map
 from sterna.rpc.msg_agent import DomainInterfaceAddressesArgs, DomainInterfaceAddressesRet
 from sterna.rpc.msg_common import IoThread, SecLabel, VcpuInfo
@@ -255,23 +257,32 @@ def domain_get_vcpus_flags(
     return DomainGetVcpusFlagsRet(num=count)
 
 
-def all_cpus(maplen: int) -> bytes:
-    """Every CPU of the host, in a row of a client's length: nothing is pinned here.
+def cpu_row(maplen: int, pinned: set[int] | None) -> bytes:
+    """The host's CPUs that may be used, in a row of a client's length; all where none is named.
 
     Raises:
         InvalidArg: a length no client needs.
     """
     if not 0 <= maplen <= 2048:
         raise InvalidArg(f"map length {maplen} is outside 0..2048")
-    return cpu_map().bitmap[:maplen].ljust(maplen, b"\0")
+    host = cpu_map()
+    bitmap = host.bitmap if pinned is None else cpu_bitmap(pinned, host.present)
+    return bitmap[:maplen].ljust(maplen, b"\0")
+
+
+def vcpu_rows(definition: DomainDef, count: int, maplen: int) -> bytes:
+    """One row for each of the first vCPUs."""
+    return b"".join(cpu_row(maplen, vcpu_cpus(definition, vcpu)) for vcpu in range(count))
 
 
 @handles("DOMAIN_GET_VCPUS")
 def domain_get_vcpus(session: Session, args: DomainGetVcpusArgs) -> DomainGetVcpusRet:
-    row = all_cpus(args.maplen)
-    found = stats.vcpus(find(session, args.dom))[: max(0, args.maxinfo)]
+    guest = find(session, args.dom)
+    found = stats.vcpus(guest)[: max(0, args.maxinfo)]
     info = [VcpuInfo(v.number, v.state, v.cpu_time, v.cpu) for v in found]
-    return DomainGetVcpusRet(info=info, cpumaps=row * len(info))
+    return DomainGetVcpusRet(
+        info=info, cpumaps=vcpu_rows(affected(guest, 0), len(info), args.maplen)
+    )
 
 
 @handles("DOMAIN_GET_VCPU_PIN_INFO")
@@ -281,7 +292,7 @@ def domain_get_vcpu_pin_info(
     check_flags(args.flags, AFFECT_LIVE | AFFECT_CONFIG, "qemuDomainGetVcpuPinInfo")
     which = affected(find(session, args.dom), args.flags)
     count = max(0, min(args.ncpumaps, vcpus_max(which)))
-    return DomainGetVcpuPinInfoRet(cpumaps=all_cpus(args.maplen) * count, num=count)
+    return DomainGetVcpuPinInfoRet(cpumaps=vcpu_rows(which, count, args.maplen), num=count)
 
 
 @handles("DOMAIN_GET_EMULATOR_PIN_INFO")
@@ -289,8 +300,8 @@ def domain_get_emulator_pin_info(
     session: Session, args: DomainGetEmulatorPinInfoArgs
 ) -> DomainGetEmulatorPinInfoRet:
     check_flags(args.flags, AFFECT_LIVE | AFFECT_CONFIG, "qemuDomainGetEmulatorPinInfo")
-    affected(find(session, args.dom), args.flags)
-    return DomainGetEmulatorPinInfoRet(cpumaps=all_cpus(args.maplen), ret=1)
+    which = affected(find(session, args.dom), args.flags)
+    return DomainGetEmulatorPinInfoRet(cpumaps=cpu_row(args.maplen, emulator_cpus(which)), ret=1)
 
 
 @handles("DOMAIN_GET_IOTHREAD_INFO")
