@@ -77,6 +77,20 @@ def explore(
     return Explored(len(came_from), depth, took, frozenset(met))
 
 
+def replay(start: S, moves: Moves[S], trace: Iterable[str]) -> S:
+    """The state a trace leads to.
+
+    Raises: LookupError if a step cannot be taken any more.
+    """
+    state = start
+    for label in trace:
+        after = dict(moves(state))
+        if label not in after:
+            raise LookupError(f"{label!r} cannot happen; what can: {sorted(after)}")
+        state = after[label]
+    return state
+
+
 def _trace(came_from: dict[S, tuple[S, str] | None], state: S) -> list[str]:
     labels: list[str] = []
     while (step := came_from[state]) is not None:

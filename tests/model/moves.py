@@ -122,8 +122,8 @@ def _dest_side(w: World) -> Iterator[Move]:
             born = done._replace(qd=w.qd._replace(life="up"))
             yield "destination QEMU is up", at_dest(born, on.Launched())
         elif op == "define":
-            event = on.Defined(on.DefineOutcome.WRITTEN)
-            yield "the definition is written", at_dest(done, event)
+            written = on.Defined(on.DefineOutcome.WRITTEN)
+            yield "the definition is written", at_dest(done, written)
         elif op == "kill":
             yield "destination QEMU is killed", _kill_dest(done)
 
