@@ -25,12 +25,13 @@ from sterna.guest import audit, reattach, stop
 from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
 from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
-from sterna.guest.pinning import pin, refuse_tuning
+from sterna.guest.pinning import pin
 from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, read_back_ptys, take
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
+from sterna.guest.unbuilt import refuse_unbuilt
 from sterna.qemu.process import User, last_words
 from sterna.qemu.qmp_errors import MonitorGone
 
@@ -113,7 +114,7 @@ async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
     live = running.definition
     arch = (live.os.arch if live.os is not None else None) or "x86_64"
     check_start(live, await surroundings.emulators.facts(live.devices.emulator, arch))
-    refuse_tuning(live)
+    refuse_unbuilt(live)
     _make_run_dir(running.run_dir, surroundings.settings.user)
     strip_live(live)
     assign_aliases(live)

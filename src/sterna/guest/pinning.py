@@ -1,7 +1,6 @@
 """Which of the host's CPUs a guest's threads may use.
 
-Done with sched_setaffinity, so it needs neither root nor control groups. What does need them
-(shares, quotas, limits on memory and disks) isn't built, and refused rather than left out.
+Done with sched_setaffinity, so it needs neither root nor control groups.
 """
 
 from __future__ import annotations
@@ -12,39 +11,8 @@ from pathlib import Path
 
 from sterna.config.bitmaps import parse_set
 from sterna.config.model import DomainDef
-from sterna.config.model.tuning import Cputune, Memtune
-from sterna.errors import ConfigUnsupported, ErrorDomain, SystemCallError
+from sterna.errors import ErrorDomain, SystemCallError
 from sterna.guest.running import Running
-
-_NEED_CONTROL_GROUPS = (
-    *("shares", "period", "quota", "global_period", "global_quota", "emulator_period"),
-    *("emulator_quota", "iothread_period", "iothread_quota"),
-)
-_NOT_BUILT = {
-    "emulatorsched": "emulatorsched",
-    "vcpuscheds": "vcpusched",
-    "iothreadscheds": "iothreadsched",
-    "iothreadpins": "iothreadpin",
-    "cachetunes": "cachetune",
-    "memorytunes": "memorytune",
-}
-
-
-def refuse_tuning(definition: DomainDef) -> None:
-    """Refuse what a definition asks of the host's scheduler and nobody here could give.
-
-    Raises:
-        ConfigUnsupported: names the element.
-    """
-    tune = definition.cputune or Cputune()
-    asked = [f"<{name}>" for name in _NEED_CONTROL_GROUPS if getattr(tune, name) is not None]
-    asked += [f"<{name}>" for field, name in _NOT_BUILT.items() if getattr(tune, field)]
-    if definition.memtune not in (None, Memtune()):
-        asked.append("<memtune>")
-    if definition.blkiotune is not None and definition.blkiotune.elements:
-        asked.append("<blkiotune>")
-    if asked:
-        raise ConfigUnsupported(f"{asked[0]} is not supported")
 
 
 def vcpu_cpus(definition: DomainDef, vcpu: int) -> set[int] | None:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from sterna.config import DomainDef, parse_domain
-from sterna.errors import ConfigUnsupported, SystemCallError
-from sterna.guest.pinning import emulator_cpus, pin, refuse_tuning, vcpu_cpus
+from sterna.errors import SystemCallError
+from sterna.guest.pinning import emulator_cpus, pin, vcpu_cpus
 from sterna.guest.running import Running
 
 
@@ -69,22 +69,3 @@ def test_a_cpu_that_is_not_there() -> None:
         SystemCallError, match="cannot set CPU affinity on process 101: Invalid argument"
     ):
         pin(running(PINNED), refuse)
-
-
-@pytest.mark.parametrize(
-    ("inside", "named"),
-    [
-        ("<cputune><shares>2048</shares></cputune>", "<shares>"),
-        ("<cputune><vcpusched vcpus='0' scheduler='idle'/></cputune>", "<vcpusched>"),
-        ("<memtune><hard_limit>4096</hard_limit></memtune>", "<memtune>"),
-        ("<blkiotune><weight>500</weight></blkiotune>", "<blkiotune>"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(inside: str, named: str) -> None:
-    with pytest.raises(ConfigUnsupported, match=f"{named} is not supported"):
-        refuse_tuning(definition(inside))
-
-
-def test_what_asks_for_nothing_is_fine() -> None:
-    refuse_tuning(definition("<memtune/><resource><partition>/machine</partition></resource>"))
-    refuse_tuning(PINNED)
