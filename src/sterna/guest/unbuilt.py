@@ -1,4 +1,4 @@
-"""What a definition may ask of the host, not of QEMU, and what isn't built: refused, never left out.
+"""What a definition may ask of the host beside QEMU, and isn't built: refused, never left out.
 
 Shares, quotas and limits need control groups, static labels a security driver.
 """
