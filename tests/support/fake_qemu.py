@@ -86,6 +86,7 @@ class FakeMonitor:
             "query-chardev": [{"label": "charserial0", "filename": "pty:/dev/pts/7"}],
             "query-cpus-fast": [{"cpu-index": 0, "thread-id": 4242}],
             "query-status": {"status": "running", "running": True},
+            "query-migrate-parameters": {"downtime-limit": 300, "xbzrle-cache-size": 1 << 26},
         }
         self.hanging: set[str] = set()
         self.says: dict[str, list[tuple[str, dict[str, Any]]]] = {}

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sterna.errors import SternaError
@@ -139,7 +139,6 @@ async def make(root: Path, made: list[tuple[Procedure, Any]]) -> None:
         served.clients.end_all("over")
 
 
-@settings(max_examples=150)
 @given(st.lists(calls(), min_size=1, max_size=8))
 def test_any_calls_are_answered(made: list[tuple[Procedure, Any]]) -> None:
     incidents = Incidents()
