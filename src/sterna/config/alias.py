@@ -16,7 +16,7 @@ from sterna.config.model import (
     DriveAddress,
 )
 
-_NUMBER = re.compile(r"[0-9]+\Z")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 
 
 def assign_aliases(d: DomainDef) -> None:

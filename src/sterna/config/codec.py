@@ -32,7 +32,6 @@ from sterna.errors import (
     ConfigUnsupported,
     ErrorDomain,
     InternalError,
-    Overflow,
     SternaError,
     XmlError,
 )
@@ -218,8 +217,6 @@ def _attributes(element: _Element) -> list[tuple[str, str]]:
 
 def _bad_value(element: _Element, attribute: str, text: str, why: Exception) -> SternaError:
     tag = local_name(element)
-    if isinstance(why, OverflowError):
-        return Overflow(f"{why}: <{tag}> '{text}' (line {line_of(element)})")
     if isinstance(why, UnknownWord):
         return ConfigUnsupported(f"{why} (line {line_of(element)})", domain=ErrorDomain.DOMAIN)
     where = f"attribute '{attribute}' in element '{tag}'" if attribute else f"element '{tag}'"
@@ -354,7 +351,7 @@ def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: in
             raise _twice(element)
         try:
             values[item.field] = item.kind.parse(text)
-        except (ValueError, OverflowError) as why:
+        except ValueError as why:
             raise _bad_value(element, name, text, why) from None
     for name in node.required:
         if name not in element.attrib:
@@ -394,7 +391,7 @@ def _read_text(item: _Item, element: _Element, values: dict[str, Any]) -> None:
             values[item.field] = item.kind.parse(text)
         else:
             values[item.field] = size_kib(text.strip(), element.get("unit"), item.unit)
-    except (ValueError, OverflowError) as why:
+    except ValueError as why:
         raise _bad_value(element, "", text.strip(), why) from None
 
 

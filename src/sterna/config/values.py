@@ -11,7 +11,7 @@ import uuid as uuidlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sterna.errors import ErrorDomain, InternalError, InvalidArg, XmlError
+from sterna.errors import ErrorDomain, InternalError, InvalidArg, Overflow, XmlError
 
 
 class Kind(NamedTuple):
@@ -59,6 +59,8 @@ def parse_any_base(text: str) -> int:
     if digits[:2] in ("0x", "0X"):
         return int(digits, 16)
     if len(digits) > 1 and digits[0] == "0":
+        if set(digits) & set("89"):
+            raise ValueError("Expected non-negative integer value")
         return int(digits, 8)
     return int(digits)
 
@@ -149,7 +151,7 @@ def size_bytes(number: str, unit: str | None, default_unit: str) -> int:
         raise InvalidArg(f"unknown suffix '{unit}'")
     total = _natural(number) * scale
     if total > SIZE_BYTES_MAX:
-        raise OverflowError("value too large")
+        raise Overflow(f"value too large: {number}{unit or default_unit}")
     return total
 
 

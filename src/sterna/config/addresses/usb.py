@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sterna.config.model import Device, DomainDef, Hub, UsbAddress
 from sterna.errors import XmlError
 
 HUB_PORTS = 8
+_PORT = re.compile(r"[1-9][0-9]{0,2}\Z")
 DEPTH_MAX = 4  # dots and numbers QEMU accepts: 1.2.3.4
 PORTS = {
     "piix3-uhci": 2, "piix4-uhci": 2, "ehci": 6, "ich9-ehci1": 6, "ich9-uhci1": 2,
@@ -95,7 +97,7 @@ def _placed(devices: list[Device]) -> list[Device]:
 
 def _numbers(port: str) -> list[int]:
     parts = port.split(".")
-    if len(parts) > DEPTH_MAX or not all(p.isascii() and p.isdigit() and int(p) for p in parts):
+    if len(parts) > DEPTH_MAX or not all(_PORT.match(part) for part in parts):
         raise XmlError(f"Cannot parse <address> 'port' attribute: '{port}'")
     return [int(part) for part in parts]
 

@@ -19,6 +19,7 @@ from sterna.config.values import (
     YES_NO,
     one_of,
     parse_any_base,
+    size_bytes,
 )
 from sterna.errors import XmlError
 
@@ -96,6 +97,14 @@ class Shmem(Device):
     msi_enabled: bool | None = at("msi@enabled", ON_OFF)
     msi_vectors: int | None = at("msi@vectors", NAT)
     msi_ioeventfd: bool | None = at("msi@ioeventfd", ON_OFF)
+
+    def after_parse(self, line: int) -> None:
+        try:
+            size_bytes(self.size_text or "0", self.size_unit, "M")
+        except ValueError as why:
+            raise XmlError(
+                f"Invalid value for element 'size': '{self.size_text}'. {why} (line {line})"
+            ) from None
 
 
 @dataclass(slots=True)
