@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 
 from sterna.qemu.process import QemuProcess, last_words
 from sterna.qemu.qmp_client import QmpClient, listen
-from sterna.qemu.qmp_errors import MonitorGone, QmpError
+from sterna.qemu.qmp_errors import MonitorGone, MonitorTimeout, QmpError
 from support import argv_start
 
 pytestmark = [
@@ -95,6 +96,17 @@ async def test_death_is_noticed_at_once_everywhere(tmp_path: Path) -> None:
         assert time.monotonic() - started < 2
         with pytest.raises(MonitorGone):
             await qemu.execute("query-status", timeout_s=10)
+
+
+async def test_a_hung_qemu_times_out_and_can_be_killed(tmp_path: Path) -> None:
+    async with running(tmp_path) as (process, qemu):
+        process.kill(signal.SIGSTOP)
+        with pytest.raises(MonitorTimeout):
+            await qemu.execute("query-status", timeout_s=0.2)
+        assert qemu.is_open
+        process.kill()
+        await process.wait_gone()
+        await qemu.wait_closed()
 
 
 async def test_a_start_that_fails_leaves_qemus_words(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def plain_caps(**changes: Any) -> QemuCaps:
         "expansions_kvm": {},
         "migration_capabilities": frozenset(),
         "commands": frozenset({"query-vnc"}),
-        "options": frozenset({"spice"}),
+        "options": frozenset({"sandbox", "spice"}),
         "chardevs": frozenset(),
         "tpm_models": frozenset(),
         "tpm_types": frozenset(),

@@ -336,7 +336,8 @@ def incoming(build: Build) -> None:
 
 
 def sandbox(build: Build) -> None:
-    if build.launch.sandbox:
+    """Confine QEMU, where it was built with that: it may start no program, gain no rights."""
+    if build.launch.sandbox and "sandbox" in build.caps.options:
         build.opt(
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",

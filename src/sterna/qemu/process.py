@@ -234,11 +234,15 @@ class QemuProcess:
     def _ended(self) -> None:
         status: int | None = None
         if self._child:
-            info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-            if info is None:
-                return
-            killed = info.si_code != os.CLD_EXITED
-            status = -info.si_status if killed else info.si_status
+            try:
+                info = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                pass  # somebody in this program waited for all children: it is gone all the same
+            else:
+                if info is None:
+                    return
+                killed = info.si_code != os.CLD_EXITED
+                status = -info.si_status if killed else info.si_status
         self.close()
         self.exit = Exit(status)
         callbacks, self._callbacks = self._callbacks, []

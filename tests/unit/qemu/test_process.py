@@ -139,6 +139,12 @@ async def test_letting_go_leaves_it_running(tmp_path: Path) -> None:
     reap(process.pid)
 
 
+async def test_an_end_somebody_else_collected_is_an_end(tmp_path: Path) -> None:
+    process = shell("exit 3", tmp_path / "log")
+    reap(process.pid)
+    assert await end(process) == Exit(None)
+
+
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         QemuProcess.spawn(["/nonexistent"], log_path=tmp_path / "log")
