@@ -65,7 +65,7 @@ def checked(bits: int, function: str) -> MigrateFlags:
         InvalidArg (8), ArgumentUnsupported (74), OperationInvalid (55): as libvirt 9.0 does.
         OperationUnsupported (84): a way of migrating that Sterna does not have.
     """
-    unknown = bits & ~KNOWN
+    unknown = bits & ~int(KNOWN)
     if unknown:
         raise BadArgument(f"unsupported flags (0x{unknown:x}) in function {function}")
     flags = F(bits)
