@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ class FakeMonitor:
             self._cpus_run = name == "cont"
             self.say("RESUME" if self._cpus_run else "STOP")
         for event, data in self.says.get(name, ()):
-            asyncio.get_running_loop().call_soon(lambda e=event, d=data: self.say(e, **d))
+            asyncio.get_running_loop().call_soon(functools.partial(self.say, event, **data))
         reply = self.replies.get(name, {})
         if isinstance(reply, Exception):
             raise reply
