@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from sterna.errors import SternaError
+from sterna.errors import OperationUnsupported, SternaError
 from sterna.guest.actor import Guest
-from sterna.guest.jobs import Call
+from sterna.guest.jobs import Call, Operation
 from sterna.guest.jobstats import JobStats, JobType
 from sterna.rpc.msg_domain import (
     DomainAbortJobArgs,
@@ -32,11 +32,14 @@ def running_stats(guest: Guest) -> JobStats | None:
 
     Raises:
         OperationInvalid (55): the guest is not running.
+        OperationUnsupported (84): it is the destination of a migration.
     """
     guest.live_or_refuse()
     job = guest.job
     if job is None:
         return None
+    if job.operation is Operation.MIGRATION_IN:
+        raise OperationUnsupported("migration statistics are available only on the source host")
     if job.stats is not None:
         return job.stats
     return JobStats(type=JobType.UNBOUNDED, operation=job.operation.number)
