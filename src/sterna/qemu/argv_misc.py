@@ -240,7 +240,7 @@ def shmems(build: Build) -> None:
         if device.model != "ivshmem-plain" or device.server is not None:
             raise refuse(f"shared memory model '{device.model}'")
         alias = build.alias(device)
-        size = _shmem_bytes(device.size_text, device.size_unit)
+        size = size_bytes(device.size_text or "4", device.size_unit, "M")
         build.object(
             {
                 "qom-type": "memory-backend-file",
@@ -258,13 +258,6 @@ def shmems(build: Build) -> None:
         if device.role == "master":
             properties["master"] = "on"
         build.device(properties | build.pci(device))
-
-
-def _shmem_bytes(number: str | None, unit: str | None) -> int:
-    try:
-        return size_bytes(number or "4", unit if number else "MiB", "bytes")
-    except (ValueError, OverflowError):
-        raise refuse(f"size '{number}' of shared memory") from None
 
 
 def vsock(build: Build) -> None:
