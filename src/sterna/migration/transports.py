@@ -16,29 +16,50 @@ IF_INET6: Final = Path("/proc/net/if_inet6")
 
 
 class PortPool:
-    """TCP ports for incoming guests: the lowest that we have not given away and that is free."""
+    """TCP ports for incoming guests: the lowest that is free and that no daemon has given away.
+
+    Several daemons may share a machine and the range. Until QEMU has bound a port, a few dozen
+    milliseconds later, only a claim tells the others: a name among the kernel's abstract unix
+    sockets, which belong to the network namespace, as ports do, and vanish with their process.
+    """
 
     def __init__(self, first: int, last: int) -> None:
         self._first, self._last = first, last
-        self._taken: set[int] = set()
+        self._claims: dict[int, socket.socket] = {}
 
     def take(self, address: str) -> int:
         """Reserve a port that can be bound at `address` now.
 
-        QEMU binds it a moment later. Another program may be faster: `migrate-incoming` then fails
-        and with it Prepare.
+        QEMU binds it a moment later. A program that isn't Sterna may be faster:
+        `migrate-incoming` then fails and with it Prepare.
 
         Raises: InternalError (1) if none is left.
         """
         for port in range(self._first, self._last + 1):
-            if port not in self._taken and _free(address, port):
-                self._taken.add(port)
+            claim = None if port in self._claims else _claimed(port)
+            if claim is None:
+                continue
+            if _free(address, port):
+                self._claims[port] = claim
                 return port
+            claim.close()
         span = f"{self._first}-{self._last}"
         raise InternalError(f"Unable to find an unused port in range 'migration' ({span})")
 
     def release(self, port: int) -> None:
-        self._taken.discard(port)
+        claim = self._claims.pop(port, None)
+        if claim is not None:
+            claim.close()
+
+
+def _claimed(port: int) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0sterna-migration-port-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def _free(address: str, port: int) -> bool:
