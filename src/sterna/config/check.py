@@ -11,15 +11,89 @@ from sterna.config.caps import EmulatorFacts
 from sterna.config.check_devices import check_devices
 from sterna.config.default_domain import iothread_ids, module_memory_kib
 from sterna.config.model import BootDevice, DomainDef
+from sterna.config.values import parse_uuid
 from sterna.errors import ConfigUnsupported, ErrorDomain, XmlDetail, XmlError
 
 
 def check(d: DomainDef, facts: EmulatorFacts) -> None:
     """Raise XmlError, ConfigUnsupported or InternalError for what cannot be."""
-    for one in (_lifecycle, _os, _boot_order, _vcpus, _topology, _numa, _memory, _iothreads):
+    for one in (
+        _texts,
+        _features,
+        _host_tuning,
+        _lifecycle,
+        _os,
+        _boot_order,
+        _vcpus,
+        _topology,
+        _numa,
+        _memory,
+        _iothreads,
+    ):
         one(d, facts)
     check_devices(d, facts)
     _aliases(d)
+
+
+UINT16_MAX = 65535
+SPINLOCK_RETRIES_MIN = 4095
+VENDOR_ID_LENGTH = 12
+
+
+def _features(d: DomainDef, _facts: EmulatorFacts) -> None:
+    hyperv = d.features.hyperv if d.features is not None else None
+    if hyperv is not None and hyperv.spinlocks:
+        if hyperv.spinlocks_retries is None:
+            raise XmlError(
+                "Missing required attribute 'retries' in element 'spinlocks'",
+                domain=ErrorDomain.XML,
+            )
+        if hyperv.spinlocks_retries < SPINLOCK_RETRIES_MIN:
+            raise XmlError(f"HyperV spinlock retry count must be at least {SPINLOCK_RETRIES_MIN}")
+    if hyperv is not None and hyperv.vendor_id and not hyperv.vendor_id_value:
+        raise XmlError("missing 'value' attribute for HyperV feature 'vendor_id'")
+    vendor = d.cpu.vendor_id if d.cpu is not None else None
+    if vendor is not None and len(vendor) != VENDOR_ID_LENGTH:
+        raise XmlError(
+            f"vendor_id must be exactly {VENDOR_ID_LENGTH} characters long",
+            domain=ErrorDomain.CPU,
+        )
+    for timer in d.clock.timers if d.clock is not None else []:
+        if timer.name is None:
+            raise XmlError(
+                "Missing required attribute 'name' in element 'timer'", domain=ErrorDomain.XML
+            )
+
+
+def _texts(d: DomainDef, _facts: EmulatorFacts) -> None:
+    if "\n" in (d.title or ""):
+        raise XmlError("Domain title can't contain newlines")
+    if any(sysinfo.type is None for sysinfo in d.sysinfos):
+        raise XmlError(
+            "Missing required attribute 'type' in element 'sysinfo'", domain=ErrorDomain.XML
+        )
+    if d.memtune is not None and d.memtune.min_guarantee is not None:
+        raise ConfigUnsupported("Parameter 'min_guarantee' not supported by QEMU.")
+    for label in d.seclabels:
+        if label.type is None and label.model is None:
+            raise XmlError("missing security model in domain seclabel")
+        if label.type == "static" and label.label is None:
+            raise XmlError("security label is missing")
+    for sysinfo in d.sysinfos:
+        given = sysinfo.system.get("uuid") if sysinfo.system is not None else None
+        if given is not None and parse_uuid(given) != d.uuid:
+            raise XmlDetail("UUID mismatch between <uuid> and <sysinfo>")
+
+
+def _host_tuning(d: DomainDef, _facts: EmulatorFacts) -> None:
+    if d.cputune is not None and d.cputune.cachetunes and d.type != "kvm":
+        raise ConfigUnsupported("cachetune is only supported for KVM domains")
+    hugepages = d.memory_backing.hugepages if d.memory_backing is not None else None
+    cells = d.cpu.numa.cells if d.cpu is not None and d.cpu.numa is not None else []
+    for page in hugepages.pages if hugepages is not None else []:
+        for node in sorted(parse_set(page.nodeset)) if page.nodeset else []:
+            if node >= max(len(cells), 1) or not cells:
+                raise XmlDetail(f"hugepages: node {node} not found")
 
 
 def check_start(d: DomainDef, facts: EmulatorFacts) -> None:
@@ -52,7 +126,8 @@ def _os(d: DomainDef, _facts: EmulatorFacts) -> None:
     uefi = d.os.firmware == "efi" or (loader is not None and loader.type == "pflash")
     if uefi and not acpi:
         raise ConfigUnsupported("UEFI requires ACPI on this architecture")
-    if d.os.nvram is not None and (loader is None or loader.path is None) and not d.os.firmware:
+    given = loader is not None or d.os.nvram is not None
+    if given and (loader is None or loader.path is None) and not d.os.firmware:
         raise XmlDetail("no loader path specified and firmware auto selection disabled")
     if d.os.firmware_features and not d.os.firmware:
         raise XmlDetail("firmware feature selection requires firmware auto selection")
@@ -60,9 +135,17 @@ def _os(d: DomainDef, _facts: EmulatorFacts) -> None:
         raise XmlError(
             "need at least one serial port to use BIOS serial output", domain=ErrorDomain.QEMU
         )
-    if (d.os.cmdline or d.os.initrd) and not d.os.kernel:
-        what = "initrd" if d.os.initrd else "cmdline"
-        raise ConfigUnsupported(f"{what} is set in the definition but kernel is not")
+    smm = d.features is not None and d.features.smm is not None and d.features.smm.state
+    if loader is not None and loader.secure and not smm:
+        raise ConfigUnsupported("Secure boot requires SMM feature enabled")
+    if (d.os.bootmenu_timeout or 0) > UINT16_MAX:
+        raise ConfigUnsupported(
+            f"invalid value for boot menu timeout, must be in range [0,{UINT16_MAX}]"
+        )
+    if d.os.bios_reboot_timeout is not None and not -1 <= d.os.bios_reboot_timeout <= UINT16_MAX:
+        raise ConfigUnsupported(
+            f"invalid value for rebootTimeout, must be in range [-1,{UINT16_MAX}]"
+        )
 
 
 def _bootable(d: DomainDef) -> list[BootDevice]:
@@ -119,7 +202,8 @@ def _topology(d: DomainDef, _facts: EmulatorFacts) -> None:
                 " Zero is not permitted",
                 domain=ErrorDomain.XML,
             )
-    product = topology.sockets * topology.dies * topology.cores * topology.threads
+    product = topology.sockets * topology.dies * (topology.clusters or 1)
+    product *= topology.cores * topology.threads
     if product != d.vcpu:
         raise ConfigUnsupported("CPU topology doesn't match maximum vcpu count")
 

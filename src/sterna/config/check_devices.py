@@ -241,6 +241,9 @@ def _video(d: DomainDef, facts: EmulatorFacts) -> None:
             raise ConfigUnsupported(
                 "a 'none' video type must be the only video device defined for the domain"
             )
+    for graphics in d.devices.graphics:
+        if graphics.type in ("rdp", "desktop"):
+            raise ConfigUnsupported(f"{graphics.type} graphics are not supported with this QEMU")
     primary = [video for video in videos if video.model is not None and video.model.primary]
     if len(primary) > 1:
         raise ConfigUnsupported("Only one primary video device is supported")

@@ -27,12 +27,20 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sterna.config.element import (
+    attributes_of,
+    bad_value,
+    limit_depth,
+    line_of,
+    local_name,
+    twice,
+    unknown_element,
+)
 from sterna.config.values import TEXT, TEXT_OR_EMPTY, Kind, UnknownWord, escape, size_kib
 from sterna.errors import (
     ConfigUnsupported,
     ErrorDomain,
     InternalError,
-    SternaError,
     XmlError,
 )
 
@@ -40,7 +48,6 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 NAMESPACES = {"qemu": "http://libvirt.org/schemas/domain/qemu/1.0"}
-DEPTH_MAX = 64  # domain XML needs about ten; deeper input is an attack on the stack
 
 
 class SELF:
@@ -158,10 +165,10 @@ class Kept:
 
     @classmethod
     def read(cls, element: _Element, depth: int = 0) -> Kept:
-        _limit_depth(element, depth)
+        limit_depth(element, depth)
         tag = element.tag
         if tag[0] == "{" or any(name[0] == "{" for name in element.attrib):
-            raise _unknown_element(element)
+            raise unknown_element(element)
         text = element.text
         return cls(
             tag,
@@ -183,45 +190,6 @@ class Kept:
             out.append(f"{head}>{escape(self.text)}</{tag}>\n")
         else:
             out.append(f"{head}/>\n")
-
-
-# --- errors -----------------------------------------------------------------
-
-
-def local_name(element: _Element) -> str:
-    """The name without its namespace, as a person would look for it."""
-    return str(element.tag).rpartition("}")[2]
-
-
-def line_of(element: _Element) -> int:
-    line = element.sourceline
-    return line if isinstance(line, int) else 0
-
-
-def _unknown_element(element: _Element) -> ConfigUnsupported:
-    parent = element.getparent()
-    where = f" in <{local_name(parent)}>" if parent is not None else ""
-    return ConfigUnsupported(
-        f"unknown element <{local_name(element)}>{where} (line {line_of(element)})"
-    )
-
-
-def _limit_depth(element: _Element, depth: int) -> None:
-    if depth > DEPTH_MAX:
-        raise XmlError(f"elements nested deeper than {DEPTH_MAX} (line {line_of(element)})")
-
-
-def _attributes(element: _Element) -> list[tuple[str, str]]:
-    return [(str(name), str(text)) for name, text in element.items()]
-
-
-def _bad_value(element: _Element, attribute: str, text: str, why: Exception) -> SternaError:
-    tag = local_name(element)
-    if isinstance(why, UnknownWord):
-        return ConfigUnsupported(f"{why} (line {line_of(element)})", domain=ErrorDomain.DOMAIN)
-    where = f"attribute '{attribute}' in element '{tag}'" if attribute else f"element '{tag}'"
-    reason = f". {why}" if str(why) else "."
-    return XmlError(f"Invalid value for {where}: '{text}'{reason} (line {line_of(element)})")
 
 
 # --- compiled form ------------------------------------------------------------
@@ -303,7 +271,7 @@ class Codec:
     # reading
 
     def read(self, element: _Element, depth: int = 0) -> Any:
-        _limit_depth(element, depth)
+        limit_depth(element, depth)
         values: dict[str, Any] = {}
         _read_node(self.root, element, values, depth)
         result = self.cls(**values)
@@ -338,7 +306,7 @@ def codec(cls: type) -> Codec:
 
 def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: int) -> None:
     attributes = node.attributes
-    for name, text in _attributes(element):
+    for name, text in attributes_of(element):
         item = attributes.get(name)
         if item is None:
             raise ConfigUnsupported(
@@ -348,11 +316,11 @@ def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: in
         if not item.field:
             continue
         if item.field in values:
-            raise _twice(element)
+            raise twice(element)
         try:
             values[item.field] = item.kind.parse(text)
         except ValueError as why:
-            raise _bad_value(element, name, text, why) from None
+            raise bad_value(element, name, text, why) from None
     for name in node.required:
         if name not in element.attrib:
             raise XmlError(
@@ -370,9 +338,9 @@ def _read_node(node: _Node, element: _Element, values: dict[str, Any], depth: in
             continue
         below = node.elements.get(kid.tag)
         if below is None:
-            raise _unknown_element(kid)
+            raise unknown_element(kid)
         if below.spec is None:
-            _limit_depth(kid, depth)
+            limit_depth(kid, depth)
             _read_node(below, kid, values, depth + 1)
         else:
             _read_element(below, below.spec, kid, values, depth)
@@ -385,20 +353,14 @@ def _read_text(item: _Item, element: _Element, values: dict[str, Any]) -> None:
     if text is None or (not text.strip() and item.kind is not TEXT_OR_EMPTY):
         return
     if item.field in values:
-        raise _twice(element)
+        raise twice(element)
     try:
         if item.unit is None:
             values[item.field] = item.kind.parse(text)
         else:
             values[item.field] = size_kib(text.strip(), element.get("unit"), item.unit)
     except ValueError as why:
-        raise _bad_value(element, "", text.strip(), why) from None
-
-
-def _twice(element: _Element) -> ConfigUnsupported:
-    return ConfigUnsupported(
-        f"element <{local_name(element)}> is given twice (line {line_of(element)})"
-    )
+        raise bad_value(element, "", text.strip(), why) from None
 
 
 def _read_element(
@@ -414,7 +376,7 @@ def _read_element(
         values.setdefault(name, []).append(holder.get("it", ""))
         return
     if name in values:
-        raise _twice(kid)
+        raise twice(kid)
     if shape == "flag":
         values[name] = True
     elif shape == "child":
@@ -428,7 +390,7 @@ def _read_element(
             )
         cls = classes.get(word)
         if cls is None:
-            raise _bad_value(kid, key, word, UnknownWord(f"unknown {kid.tag} {key} '{word}'"))
+            raise bad_value(kid, key, word, UnknownWord(f"unknown {kid.tag} {key} '{word}'"))
         values[name] = codec(cls).read(kid, depth + 1)
 
 

@@ -58,6 +58,7 @@ def complete_devices(d: DomainDef, new_mac: Callable[[], str]) -> None:
     _chardevs(d)
     for graphics in d.devices.graphics:
         _graphics(graphics)
+    d.devices.videos.sort(key=lambda one: not (one.model is not None and one.model.primary))
     for number, video in enumerate(d.devices.videos):
         complete_video(video, first=number == 0)
     _small(d)
@@ -77,6 +78,8 @@ def _disk(disk: Disk) -> None:
         disk.bus = "fdc" if disk.device == "floppy" else BUS_OF_PREFIX[found[0]]
     if disk.device == "cdrom":
         disk.readonly = True
+    if disk.tray == "closed":
+        disk.tray = None
     if disk.driver is None:
         disk.driver = DiskDriver()
     disk.driver.name = disk.driver.name or "qemu"
@@ -202,9 +205,10 @@ def _listens(graphics: Graphics) -> None:
         if graphics.socket is not None:
             graphics.listens = [Listen(type="socket", socket=graphics.socket)]
         elif graphics.type == "spice" and not (
-            graphics.autoport or graphics.port or graphics.tls_port or graphics.listen
+            graphics.autoport or graphics.port or graphics.tls_port
         ):
             graphics.listens = [Listen(type="none")]
+            graphics.listen = None
         else:
             graphics.listens = [Listen(type="address", address=graphics.listen)]
     first = graphics.listens[0]
@@ -216,7 +220,7 @@ def _listens(graphics: Graphics) -> None:
             )
         first.address = first.address or graphics.listen
         graphics.listen = first.address
-    elif first.type == "socket" and first.socket is not None:
+    elif first.type == "socket" and first.socket is not None and graphics.type == "vnc":
         graphics.socket = first.socket
 
 
@@ -224,7 +228,9 @@ def _vnc_ports(graphics: Graphics) -> None:
     if graphics.listens[0].type in ("socket", "none"):
         graphics.port = graphics.autoport = None
         return
-    if graphics.port in (None, -1, 0) or graphics.autoport:
+    if graphics.autoport is False and graphics.port in (None, -1, 0):
+        graphics.port = None
+    elif graphics.port in (None, -1, 0) or graphics.autoport:
         graphics.port = -1
         graphics.autoport = True
     else:
@@ -304,7 +310,10 @@ def _small(d: DomainDef) -> None:
     for watchdog in devices.watchdogs:
         watchdog.action = watchdog.action or "reset"
     for panic in devices.panics:
-        panic.model = panic.model or "isa"
+        if panic.model in (None, "default"):
+            panic.model = "isa"
+    if devices.memballoon is not None and devices.memballoon.stats_period == 0:
+        devices.memballoon.stats_period = None
     for filesystem in devices.filesystems:
         if filesystem.type == "mount":
             filesystem.accessmode = filesystem.accessmode or "passthrough"

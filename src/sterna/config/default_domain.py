@@ -11,12 +11,14 @@ from sterna.config.model import (
     BootDev,
     Clock,
     Cpu,
+    Cputune,
     DomainDef,
     IoThreadId,
     NumaDistance,
     NumaMemory,
     Numatune,
     Pm,
+    Seclabel,
     Smm,
     Switch,
 )
@@ -37,11 +39,18 @@ def complete_domain(
     _features(d)
     _cpu(d)
     _clock(d)
-    if d.pm is not None and d.pm == Pm():
+    if d.pm == Pm():
         d.pm = None
+    if d.numatune == Numatune():
+        d.numatune = None
+    if d.cputune == Cputune():
+        d.cputune = None
+    d.title = d.title or None
+    d.description = d.description or None
     d.on_poweroff = d.on_poweroff or "destroy"
     d.on_reboot = d.on_reboot or "restart"
     d.on_crash = d.on_crash or "destroy"
+    d.seclabels = [label for label in d.seclabels if label != Seclabel(model=label.model)]
     for label in d.seclabels:
         if label.relabel is None and label.type == "dynamic":
             label.relabel = True
@@ -80,6 +89,8 @@ def _os(d: DomainDef, facts: EmulatorFacts) -> None:
     d.os.machine = machine
     if d.devices.emulator is None:
         d.devices.emulator = facts.binary
+    d.os.init = None
+    d.os.initargs = []  # of containers
     loader = d.os.loader
     if loader is not None and loader.path is not None and loader.type is None:
         loader.type = "rom"
@@ -200,10 +211,17 @@ def _cpu(d: DomainDef) -> None:
     if d.cpu is None:
         d.cpu = Cpu()
     cpu = d.cpu
+    cpu.arch = None
+    if cpu.topology is not None and cpu.topology.clusters == 1:
+        cpu.topology.clusters = None  # older peers don't know the word, and one is none
     if cpu.mode is None:
         cpu.mode = "custom"
     if cpu.mode == "custom":
         if cpu.model is None:
+            if cpu.features:
+                raise XmlError(
+                    "Non-empty feature list specified without CPU model", domain=ErrorDomain.CPU
+                )
             cpu.model = "486" if d.os is not None and d.os.machine == "isapc" else "qemu64"
             cpu.fallback = "forbid"
             cpu.check = cpu.check or "none"
@@ -212,8 +230,13 @@ def _cpu(d: DomainDef) -> None:
         default_check = "partial" if d.type == "kvm" else "none"
     else:
         cpu.match = None
+        if cpu.mode != "host-model":
+            cpu.model = None
         if cpu.model is None:
-            cpu.fallback = None
+            cpu.fallback = cpu.vendor_id = None
+        else:
+            cpu.fallback = cpu.fallback or "allow"
+            cpu.features = []
         default_check = "partial" if cpu.mode == "host-model" else "none"
     if cpu.mode in ("host-passthrough", "maximum") and cpu.migratable is None:
         cpu.migratable = "on" if cpu.mode == "host-passthrough" else None

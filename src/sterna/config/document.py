@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from lxml import etree
 
-from sterna.config.codec import NAMESPACES, Mode, codec, line_of
+from sterna.config.codec import NAMESPACES, Mode, codec
+from sterna.config.element import line_of
 from sterna.config.model.domain import DomainDef
 from sterna.config.variants import inactive_view
 from sterna.config.variants import migratable as to_migratable
 from sterna.errors import XmlDetail, XmlError
 
 XML_BYTES_MAX = 4 * 1024 * 1024  # the wire's longest string; real domains have some ten kB
+
+LINE_SHOWN_MAX = 4096  # of a line in an error's text
 
 
 def parse_xml(xml: str, what: str = "domain_definition") -> etree._Element:
@@ -45,8 +48,8 @@ def _not_well_formed(data: bytes, why: Exception, what: str) -> str:
     line, column = getattr(why, "position", (0, 0))
     reason = str(getattr(why, "msg", why)).split(", line ")[0]
     lines = data.decode("utf-8", "replace").split("\n")
-    text = (lines[line - 1][:80] if 0 < line <= len(lines) else "") or "(null)"
-    caret = "-" * max(min(column - 1, 80), 0) + "^"
+    text = (lines[line - 1][:LINE_SHOWN_MAX] if 0 < line <= len(lines) else "") or "(null)"
+    caret = "-" * max(min(column - 1, LINE_SHOWN_MAX), 0) + "^"
     return f"({what}):{line}: {reason}\n{text}\n{caret}"
 
 

@@ -27,7 +27,11 @@ from sterna.errors import ConfigUnsupported, XmlError
 ROOTS = frozenset({"pci-root", "pcie-root"})
 USB_COMPANION_FUNCTION = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
 EXPRESS_USB = frozenset({"nec-xhci", "qemu-xhci"})
-EXPRESS_NICS = frozenset({"e1000e", "vmxnet3", "igb"})
+# Cards libvirt knows as conventional; any name it does not know is taken for an Express one.
+CONVENTIONAL_NICS = frozenset({
+    "rtl8139", "e1000", "vmxnet", "vmxnet2", "vmxnet3", "vlance", "netfront", "am79c970a",
+    "am79c973", "82540em", "82545em", "82543gc", "virtio-transitional",
+})  # fmt: skip
 OFF_PCI = frozenset({"pci", "fdc", "ccid", "isa", "xenbus"})
 PCI_INDEX_MAX = 255  # a bus number is one byte
 
@@ -176,11 +180,8 @@ def _wanted(d: DomainDef, *, express: bool) -> Iterator[tuple[Device, Plug]]:
     for filesystem in devices.filesystems:
         yield filesystem, virtio(filesystem.model)
     for nic in devices.interfaces:
-        if nic.type == "hostdev" or nic.model in EXPRESS_NICS:
-            yield nic, modern
-        elif nic.model != "usb-net":
-            virtual = (nic.model or "").startswith("virtio")
-            yield nic, virtio(nic.model) if virtual else Plug.PCI
+        if nic.model != "usb-net":
+            yield nic, Plug.PCI if nic.model in CONVENTIONAL_NICS else modern
     for sound in devices.sounds:
         if sound.model not in ("sb16", "pcspk", "usb"):
             yield sound, Plug.PCI

@@ -53,10 +53,11 @@ class Numa:
 
 @dataclass(slots=True)
 class Topology:
-    """sockets x dies x cores x threads = maximum vcpus."""
+    """sockets x dies (x clusters) x cores x threads = maximum vcpus."""
 
     sockets: int = at("@sockets", NAT, 1)
     dies: int = at("@dies", NAT, 1)
+    clusters: int | None = at("@clusters", NAT)
     cores: int = at("@cores", NAT, 1)
     threads: int = at("@threads", NAT, 1)
 
@@ -88,5 +89,6 @@ class Cpu:
     cache_mode: str | None = at("cache@mode", one_of("emulate", "passthrough", "disable"))
     maxphysaddr_mode: str | None = at("maxphysaddr@mode", one_of("emulate", "passthrough"))
     maxphysaddr_bits: int | None = at("maxphysaddr@bits", NAT)
+    maxphysaddr_limit: int | None = at("maxphysaddr@limit", NAT)
     features: list[CpuFeature] = children("feature", CpuFeature)
     numa: Numa | None = child("numa", Numa)

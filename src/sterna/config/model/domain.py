@@ -71,7 +71,12 @@ class Metadata:
 
     @classmethod
     def read(cls, element: _Element, _depth: int = 0) -> Metadata:
-        return cls.of([kid for kid in element if isinstance(kid.tag, str)])
+        """One element for each namespace, the first: the rest libvirt drops too (observed)."""
+        first: dict[str, _Element] = {}
+        for kid in element:
+            if isinstance(kid.tag, str) and kid.tag.startswith("{"):
+                first.setdefault(kid.tag[1:].partition("}")[0], kid)
+        return cls.of(list(first.values()))
 
     @classmethod
     def of(cls, elements: list[_Element]) -> Metadata:

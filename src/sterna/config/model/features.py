@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sterna.config.codec import Kept, at, child, children, flag, in_kib, kept
-from sterna.config.values import NAT, ON_OFF, YES_NO, one_of
+from sterna.config.values import NAT, ON_OFF, YES_NO, one_of, size_bytes
+from sterna.errors import XmlError
+
+SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 @dataclass(slots=True)
@@ -58,6 +61,21 @@ class Smm:
     state: bool | None = at("@state", ON_OFF)
     tseg: str | None = at("tseg")
     tseg_unit: str | None = at("tseg@unit")
+
+    def after_parse(self, line: int) -> None:
+        """In the largest unit that fits: libvirt 9.0, observed."""
+        if self.tseg is None:
+            return
+        try:
+            size = size_bytes(self.tseg.strip(), self.tseg_unit, "MiB")
+        except ValueError as why:
+            raise XmlError(
+                f"Invalid value for element 'tseg': '{self.tseg}'. {why} (line {line})"
+            ) from None
+        unit = 0
+        while unit < len(SIZE_UNITS) - 1 and size and size % 1024 == 0:
+            size, unit = size // 1024, unit + 1
+        self.tseg, self.tseg_unit = str(size), SIZE_UNITS[unit]
 
 
 @dataclass(slots=True)
