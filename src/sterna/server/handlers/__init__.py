@@ -3,6 +3,7 @@
 from sterna.server.handlers import (
     connect,
     cpu,
+    dump,
     elsewhere,
     events,
     host,
@@ -22,6 +23,7 @@ from sterna.server.handlers import (
 __all__ = [
     "connect",
     "cpu",
+    "dump",
     "elsewhere",
     "events",
     "host",
