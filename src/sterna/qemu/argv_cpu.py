@@ -180,10 +180,8 @@ def smp(build: Build) -> None:
     most = d.vcpu or 1
     now = d.vcpu_current or most
     if d.vcpus:
-        # The others are plugged in over QMP once QEMU runs; that needs its answers.
-        if any(item.enabled and item.hotpluggable for item in d.vcpus):
-            raise refuse("starting with hotpluggable vcpus enabled in <vcpus>")
-        now = sum(1 for item in d.vcpus if item.enabled)
+        # The others are plugged in over QMP once QEMU runs: that needs its answers (guest.vcpus).
+        now = sum(1 for item in d.vcpus if item.enabled and not item.hotpluggable)
     topology = d.cpu.topology if d.cpu else None
     text = str(now) if now == most else f"{now},maxcpus={most}"
     if topology is None:

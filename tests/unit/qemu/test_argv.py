@@ -169,6 +169,17 @@ def test_node_numbers_are_given_as_libvirt_gives_them() -> None:
     assert [disk.source.index for disk in d.devices.disks if disk.source] == told
 
 
+def test_hotpluggable_vcpus_are_plugged_in_later() -> None:
+    vcpus = "".join(
+        f"<vcpu id='{number}' enabled='{enabled}' hotpluggable='{hotpluggable}'/>"
+        for number, enabled, hotpluggable in ((0, "yes", "no"), (1, "yes", "yes"), (2, "no", "yes"))
+    )
+    d = guest(top=f"<vcpus>{vcpus}</vcpus>")
+    d.vcpu = 3
+    args = build(d).args
+    assert args[args.index("-smp") + 1] == "1,maxcpus=3,sockets=3,cores=1,threads=1"
+
+
 REFUSED = {
     "a TPM": guest("<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>"),
     "encryption": guest(disk("<encryption format='luks'/>")),
@@ -188,9 +199,6 @@ REFUSED = {
     "nmdm": guest("<serial type='nmdm'><source master='/a' slave='/b'/></serial>"),
     "tls": guest(
         "<serial type='tcp'><source mode='bind' host='a' service='1' tls='yes'/></serial>"
-    ),
-    "hotpluggable vcpus": guest(
-        top="<vcpus><vcpu id='0' enabled='yes' hotpluggable='yes'/></vcpus>"
     ),
     "host-passthrough under TCG": guest(top="<cpu mode='host-passthrough'/>"),
     "xen feature": guest(features="<xen><e820_host state='on'/></xen>"),
