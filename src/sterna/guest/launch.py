@@ -32,6 +32,7 @@ from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.guest.unbuilt import refuse_unbuilt
+from sterna.guest.vcpus import plug_in_again
 from sterna.qemu.process import User, last_words
 from sterna.qemu.qmp_errors import MonitorGone
 
@@ -141,6 +142,7 @@ def _refuse_if_ending(running: Running) -> None:
 async def _get_to_know(running: Running) -> None:
     """Ask QEMU for what only it knows: terminals, vcpu threads. All at once, one round trip."""
     qemu, live = running.qemu, running.definition
+    await plug_in_again(running)
     # QEMU then tells of every step of a migration by itself, so that nobody has to poll.
     events = {"capabilities": [{"capability": "events", "state": True}]}
     commands: list[Command] = [("migrate-set-capabilities", events)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sterna.config import DomainDef, clone
 from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid
-from sterna.guest import metadata
+from sterna.guest import metadata, vcpus
 from sterna.guest.definitions import memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
 from sterna.guest.events import MetadataChangeEvent
 from sterna.guest.flags import Affect
@@ -137,7 +137,7 @@ async def set_vcpus(
                     f" {count} > {vcpus_max(definition)}"
                 )
         if running is not None:
-            await _plug(running, count)
+            await vcpus.plug(running, count)
         if stored is not None:
             await change_stored(guest, lambda d: _set_vcpus_now(d, count))
         guest.post_status()
@@ -157,38 +157,6 @@ def _set_vcpus_now(d: DomainDef, count: int) -> None:
     d.vcpu_current = count if count != vcpus_max(d) else None
     for vcpu in d.vcpus:
         vcpu.enabled = (vcpu.id or 0) < count
-
-
-async def _plug(running: Running, count: int) -> None:
-    """Plug vcpus in or out until `count` are there."""
-    qemu = running.qemu
-    slots = await qemu.execute("query-hotpluggable-cpus", timeout_s=MONITOR_S)
-    # QEMU lists them from the last to the first.
-    slots = list(reversed(slots))
-    present = [slot for slot in slots if slot.get("qom-path")]
-    for slot in [s for s in slots if not s.get("qom-path")][: max(count - len(present), 0)]:
-        number = slots.index(slot)
-        arguments = {"driver": slot["type"], "id": f"vcpu{number}", **slot["props"]}
-        await qemu.execute("device_add", arguments, timeout_s=MONITOR_S)
-    for slot in reversed(present[count:]):
-        name = str(slot["qom-path"]).removeprefix("/machine/peripheral/")
-        if name == slot["qom-path"]:
-            raise OperationInvalid(
-                "failed to find appropriate hotpluggable vcpus to reach"
-                " the desired target vcpu count"
-            )
-        await qemu.execute("device_del", {"id": name}, timeout_s=MONITOR_S)
-    await learn_vcpus(running)
-    running.definition.vcpu_current = None
-    if len(running.vcpu_threads) != vcpus_max(running.definition):
-        running.definition.vcpu_current = len(running.vcpu_threads)
-    running.definition_changed()
-
-
-async def learn_vcpus(running: Running) -> None:
-    """Ask QEMU which host thread runs each vcpu."""
-    cpus: list[dict[str, Any]] = await running.qemu.execute("query-cpus-fast", timeout_s=MONITOR_S)
-    running.vcpu_threads = {cpu["cpu-index"]: cpu["thread-id"] for cpu in cpus}
 
 
 def get_vcpus(guest: Guest, affect: Affect = Affect.CURRENT, *, maximum: bool = False) -> int:
