@@ -7,12 +7,10 @@ whichever way that life ends.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
-import socket
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from sterna.guest.running import Running
 from sterna.guest.surroundings import GuestSettings, Surroundings
 from sterna.host import tap as taps
 from sterna.host.firmware import installed_firmware
+from sterna.host.ports import claim_port
 from sterna.qemu.argv import TapFds
 from sterna.qemu.firmware import resolve_firmware
 from sterna.qemu.process import User
@@ -100,13 +99,14 @@ def _take_ports(graphics: Graphics, surroundings: Surroundings, running: Running
 def _hold_port(surroundings: Surroundings, running: Running, address: str, first: int) -> int:
     """A free port that no other guest is given as long as this life lasts.
 
-    Guests that start together must not be told the same: QEMU binds only a moment later.
+    Raises: InternalError if none is free; SystemCallError if that is no address of ours.
     """
-    held = surroundings.display_ports
-    port = free_port(address, first, surroundings.settings.vnc_port_max, held)
-    held.add(port)
-    running.cleanup.callback(held.discard, port)
-    return port
+    last = surroundings.settings.vnc_port_max
+    claim = claim_port(address, first, last)
+    if claim is None:
+        raise InternalError(f"Unable to find an unused port in range 'vnc' ({first}-{last})")
+    running.cleanup.callback(claim.release)
+    return claim.port
 
 
 def _listen_address(graphics: Graphics, settings: GuestSettings) -> str:
@@ -122,34 +122,6 @@ def _listen_address(graphics: Graphics, settings: GuestSettings) -> str:
                 place.from_config = None if asked else 1  # so that it is not asked of a peer
             return place.address
     return settings.vnc_listen
-
-
-def free_port(address: str, first: int, last: int, held: Container[int] = ()) -> int:
-    """A TCP port that can be bound now and is not held.
-
-    QEMU binds it again a moment later. Another daemon may be faster: QEMU then ends with an error
-    and the start fails with its words, nothing worse.
-
-    Raises: InternalError if none is free.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    for port in range(first, last + 1):
-        if port in held:
-            continue
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As QEMU does: a port in TIME_WAIT is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address, port))
-                probe.listen(1)
-            except OSError as exc:
-                if exc.errno == errno.EADDRINUSE:
-                    continue
-                raise SystemCallError(
-                    f"Unable to bind to {address} port {port}", errno=exc.errno or 0
-                ) from exc
-        return port
-    raise InternalError(f"Unable to find an unused port in range 'vnc' ({first}-{last})")
 
 
 # -- channels ----------------------------------------------------------------------------------

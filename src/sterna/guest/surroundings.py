@@ -138,8 +138,6 @@ class Surroundings:
     bus: EventBus = field(default_factory=EventBus)
     autokill: Autokill = field(default_factory=Autokill)
     last_id: int = 0
-    display_ports: set[int] = field(default_factory=set)
-    """Ports given to guests' displays, each as long as its guest lives."""
 
     def next_id(self) -> int:
         """A number for a new life: from 1, never given twice in a daemon's life."""

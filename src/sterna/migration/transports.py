@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sterna.errors import InternalError
+from sterna.host.ports import PortClaim, claim_port
 from sterna.migration.uri import Endpoint
 
 CONNECT_S: Final = 10.0
@@ -16,62 +17,28 @@ IF_INET6: Final = Path("/proc/net/if_inet6")
 
 
 class PortPool:
-    """TCP ports for incoming guests: the lowest that is free and that no daemon has given away.
-
-    Several daemons may share a machine and the range. Until QEMU has bound a port, a few dozen
-    milliseconds later, only a claim tells the others: a name among the kernel's abstract unix
-    sockets, which belong to the network namespace, as ports do, and vanish with their process.
-    """
+    """TCP ports for incoming guests, out of the range that was set."""
 
     def __init__(self, first: int, last: int) -> None:
         self._first, self._last = first, last
-        self._claims: dict[int, socket.socket] = {}
+        self._claims: dict[int, PortClaim] = {}
 
     def take(self, address: str) -> int:
         """Reserve a port that can be bound at `address` now.
 
-        QEMU binds it a moment later. A program that isn't Sterna may be faster:
-        `migrate-incoming` then fails and with it Prepare.
-
-        Raises: InternalError (1) if none is left.
+        Raises: InternalError (1) if none is left; SystemCallError if that is no address of ours.
         """
-        for port in range(self._first, self._last + 1):
-            claim = None if port in self._claims else _claimed(port)
-            if claim is None:
-                continue
-            if _free(address, port):
-                self._claims[port] = claim
-                return port
-            claim.close()
-        span = f"{self._first}-{self._last}"
-        raise InternalError(f"Unable to find an unused port in range 'migration' ({span})")
+        claim = claim_port(address, self._first, self._last)
+        if claim is None:
+            span = f"{self._first}-{self._last}"
+            raise InternalError(f"Unable to find an unused port in range 'migration' ({span})")
+        self._claims[claim.port] = claim
+        return claim.port
 
     def release(self, port: int) -> None:
         claim = self._claims.pop(port, None)
         if claim is not None:
-            claim.close()
-
-
-def _claimed(port: int) -> socket.socket | None:
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0sterna-migration-port-{port}")
-    except OSError:
-        claim.close()
-        return None
-    return claim
-
-
-def _free(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen(1)
-        except OSError:
-            return False
-    return True
+            claim.release()
 
 
 def any_address() -> str:

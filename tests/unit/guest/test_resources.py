@@ -10,34 +10,16 @@ import pytest
 
 from sterna.config import assign_aliases, parse_domain
 from sterna.config.model import Chardev
-from sterna.errors import ConfigUnsupported, InternalError, SystemCallError
+from sterna.errors import ConfigUnsupported
 from sterna.guest.resources import (
     Taken,
     copy_nvram,
-    free_port,
     read_back_ptys,
     take,
 )
 from sterna.guest.running import Running
 from sterna.qemu.qmp_client import short_address
 from support.fake_host import domain_xml, fake_host
-
-
-def test_a_port_in_use_is_passed_over() -> None:
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen(1)
-        port = busy.getsockname()[1]
-        with pytest.raises(InternalError, match="Unable to find an unused port in range 'vnc'"):
-            free_port("127.0.0.1", port, port)
-    assert free_port("127.0.0.1", port, port) == port
-    with pytest.raises(InternalError):
-        free_port("127.0.0.1", port, port, {port})
-
-
-def test_an_address_that_is_not_ours_is_named() -> None:
-    with pytest.raises(SystemCallError, match=r"192\.0\.2\.1"):
-        free_port("192.0.2.1", 5900, 5901)
 
 
 def test_terminals_are_read_back_and_the_console_is_the_serial_port() -> None:
