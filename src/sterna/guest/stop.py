@@ -11,6 +11,7 @@ import contextvars
 import logging
 import shutil
 import signal
+import time
 from typing import TYPE_CHECKING, Final
 
 from sterna.errors import OperationInvalid, ResourceBusy
@@ -125,6 +126,17 @@ async def finish(guest: Guest, running: Running) -> None:
         log.error("guest.record_kept guest=%s error=%r", guest.name, str(exc))
     log.info("guest.stopped guest=%s reason=%s pid=%d", guest.name, ending.audit, pid)
     running.tell_stopped(ending)
+    await _remember(guest, running, ending, pid)
+
+
+async def _remember(guest: Guest, running: Running, ending: Ending, pid: int) -> None:
+    """Keep for people how this life ended; a full disk keeps nobody from starting the next."""
+    ran_s = round(time.time() - running.started_at, 1)
+    detail = {"name": guest.name, "reason": ending.audit, "pid": pid, "ran_s": ran_s}
+    try:
+        await guest.surroundings.store.add_history(guest.uuid, "stopped", detail)
+    except StoreFailed as exc:
+        log.warning("guest.history_lost guest=%s error=%r", guest.name, str(exc))
 
 
 async def _hear_out(running: Running) -> None:

@@ -71,6 +71,8 @@ async def test_destroy_tells_shutdown_then_stopped_and_forgets_the_transient(
         assert len(host.registry) == 0
         assert await host.store.lives() == {}
         assert "op=stop reason=destroyed" in caplog.text
+        [entry] = await host.store.history(guest.uuid)
+        assert (entry.kind, entry.detail["reason"]) == ("stopped", "destroyed")
         assert list((tmp_path / "run").iterdir()) == []
         with pytest.raises(OperationInvalid, match="domain is not running"):
             await guest.destroy()
