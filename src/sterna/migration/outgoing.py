@@ -248,7 +248,7 @@ class Outgoing(SourceDriver):
             {
                 "tls-creds": "",
                 "tls-hostname": "",
-                "max-bandwidth": bandwidth_bps(request.bandwidth_mib or self.speed_mib),
+                "max-bandwidth": bandwidth_bps(self.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
         )

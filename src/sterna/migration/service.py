@@ -145,6 +145,9 @@ class Migrations:
             raise InternalError("migration cookie belongs to another migration")
         outgoing.foreign = cookie.own is None
         outgoing.request, outgoing.target = request, target
+        if request.bandwidth_mib:
+            # Kept, as libvirt 9.0 keeps it: migrate-getspeed tells it, the next one has it too.
+            self._speed_mib[guest.uuid] = request.bandwidth_mib
         outgoing.speed_mib = self._speed_mib.get(guest.uuid, 0)
         call, answer = outgoing.new_call()
         outgoing.post(on.PerformCalled(call, outgoing.number_of(link)))
