@@ -110,7 +110,10 @@ class Procedure:
     @property
     def api_name(self) -> str:
         """The public API's name for it, as error texts use it: virDomainGetXMLDesc."""
-        words = self.name.lower().split("_")
+        name = self.name.replace("EVENT_CALLBACK_", "EVENT_")
+        if self.program == QEMU_PROGRAM:
+            name = name.replace("DOMAIN_", "DOMAIN_QEMU_")
+        words = name.lower().split("_")
         return "vir" + "".join(_ACRONYMS.get(word, word.capitalize()) for word in words)
 
     def denied_read_only(self, args: Message | None) -> str | None:

@@ -50,6 +50,8 @@ def test_numbers_and_names_are_unique_and_complete() -> None:
         ("NODE_GET_CPU_STATS", "virNodeGetCPUStats"),
         ("DOMAIN_OPEN_GRAPHICS_FD", "virDomainOpenGraphicsFD"),
         ("NWFILTER_DEFINE_XML", "virNWFilterDefineXML"),
+        ("DOMAIN_MONITOR_COMMAND", "virDomainQemuMonitorCommand"),
+        ("CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY", "virConnectDomainEventRegisterAny"),
     ],
 )
 def test_api_names(name: str, api: str) -> None:
