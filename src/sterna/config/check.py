@@ -202,8 +202,9 @@ def _topology(d: DomainDef, _facts: EmulatorFacts) -> None:
                 " Zero is not permitted",
                 domain=ErrorDomain.XML,
             )
-    product = topology.sockets * topology.dies * (topology.clusters or 1)
-    product *= topology.cores * topology.threads
+    if topology.clusters is not None:
+        raise ConfigUnsupported("clusters of CPUs are not supported for this machine type")
+    product = topology.sockets * topology.dies * topology.cores * topology.threads
     if product != d.vcpu:
         raise ConfigUnsupported("CPU topology doesn't match maximum vcpu count")
 

@@ -103,6 +103,11 @@ def _disk(disk: Disk) -> None:
         raise ConfigUnsupported(f"unsupported driver name '{driver.name}' for disk '{disk.target}'")
     if driver is not None and driver.type is not None and driver.type not in FORMATS:
         raise ConfigUnsupported(f"unknown driver format value '{driver.type}'")
+    shared = disk.shareable and disk.device != "lun"
+    if shared and driver is not None and driver.type not in (None, "raw"):
+        raise ConfigUnsupported(
+            f"shared access for disk '{disk.target}' requires use of supported storage format"
+        )
     if disk.rotation_rate is not None and disk.bus not in ROTATING:
         raise InternalError("rotation rate is only valid for SCSI/IDE/SATA bus")
     if disk.device == "lun":
@@ -207,23 +212,12 @@ def _single(d: DomainDef) -> None:
 
 
 def _controllers(d: DomainDef) -> None:
-    seen: set[tuple[str, int | None]] = set()
     for controller in d.devices.controllers:
         allowed = CONTROLLER_MODELS.get(controller.type)
         if controller.model is not None and allowed is not None and controller.model not in allowed:
             raise ConfigUnsupported(
                 f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
             )
-        key = (controller.type, controller.index)
-        if key in seen and controller.type != "usb":
-            raise XmlError(
-                f"Multiple '{controller.type}' controllers with index '{controller.index}'"
-            )
-        seen.add(key)
-    masters = [c.index for c in d.devices.controllers_of("usb") if c.model not in USB_COMPANIONS]
-    for index in masters:
-        if masters.count(index) > 1:
-            raise XmlError(f"Multiple 'usb' controllers with index '{index}'")
 
 
 def _video(d: DomainDef, facts: EmulatorFacts) -> None:
@@ -250,6 +244,9 @@ def _video(d: DomainDef, facts: EmulatorFacts) -> None:
 
 
 def _chardevs(d: DomainDef) -> None:
+    for console in d.devices.consoles[1:]:
+        if console.target_type == "serial":
+            raise ConfigUnsupported("Only the first console can be a serial port")
     for serial in d.devices.serials:
         if serial.target_model == "isa-debugcon" and serial.target_type != "isa-debug":
             raise ConfigUnsupported("Target model 'isa-debugcon' requires target type 'isa-debug'")
@@ -264,6 +261,11 @@ def _others(d: DomainDef) -> None:
         if memory.uuid is not None and memory.model == "nvdimm":
             raise ConfigUnsupported(
                 "UUID is not supported for NVDIMM device", domain=ErrorDomain.DOMAIN
+            )
+    for hostdev in d.devices.hostdevs:
+        if hostdev.source is not None and hostdev.source.write_filtering is not None:
+            raise ConfigUnsupported(
+                "Write filtering of PCI device configuration space is not supported by qemu"
             )
     for one in d.devices.inputs:
         if one.bus == "ps2" and one.type not in ("mouse", "keyboard"):

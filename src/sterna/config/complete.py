@@ -25,6 +25,7 @@ from sterna.config.implicit import (
     arrange,
     number_controllers,
     place_scsi_hostdevs,
+    refuse_double_indexes,
 )
 from sterna.config.model import DomainDef
 from sterna.config.variants import strip_live
@@ -50,6 +51,7 @@ def complete(
     complete_domain(d, facts, new_uuid)
     complete_devices(d, new_mac)
     number_controllers(d)
+    refuse_double_indexes(d)
     assign_drives(d)
     place_scsi_hostdevs(d)
     add_chipset_controllers(d)

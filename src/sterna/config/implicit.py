@@ -105,6 +105,20 @@ def number_controllers(d: DomainDef) -> None:
             controller.model = SCSI_DEFAULT
 
 
+def refuse_double_indexes(d: DomainDef) -> None:
+    """USB is looked at later: the companions of one EHCI controller share its index."""
+    seen: set[tuple[str, int | None]] = set()
+    for controller in d.devices.controllers:
+        if controller.type == "usb":
+            continue
+        key = (controller.type, controller.index)
+        if key in seen:
+            raise XmlError(
+                f"Multiple '{controller.type}' controllers with index '{controller.index}'"
+            )
+        seen.add(key)
+
+
 def _has(d: DomainDef, kind: str, index: int | None = None) -> bool:
     return any(
         c.type == kind and (index is None or c.index == index) for c in d.devices.controllers

@@ -89,6 +89,5 @@ class Cpu:
     cache_mode: str | None = at("cache@mode", one_of("emulate", "passthrough", "disable"))
     maxphysaddr_mode: str | None = at("maxphysaddr@mode", one_of("emulate", "passthrough"))
     maxphysaddr_bits: int | None = at("maxphysaddr@bits", NAT)
-    maxphysaddr_limit: int | None = at("maxphysaddr@limit", NAT)
     features: list[CpuFeature] = children("feature", CpuFeature)
     numa: Numa | None = child("numa", Numa)

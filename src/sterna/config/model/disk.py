@@ -240,7 +240,6 @@ class Disk(BootDevice):
     vendor: str | None = at("vendor")
     product: str | None = at("product")
     encryption: Encryption | None = child("encryption", Encryption)
-    diskformat: Kept | None = kept("state")
 
     @property
     def path(self) -> str | None:

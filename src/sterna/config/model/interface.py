@@ -200,7 +200,6 @@ class Interface(BootDevice):
     model: str | None = at("model@type")
     driver: InterfaceDriver | None = child("driver", InterfaceDriver)
     backend: Kept | None = kept("backend")
-    port_forwards: list[Kept] = children("portForward", Kept)
     filterref: Filterref | None = child("filterref", Filterref)
     sndbuf: int | None = at("tune/sndbuf", NAT)
     link_state: str | None = at("link@state", one_of("up", "down"))
