@@ -90,8 +90,13 @@ async def start_again(guest: Guest, running: Running) -> None:
 # -- what a client asks for -------------------------------------------------------------------
 
 
-async def suspend(guest: Guest, api: str = "remoteDispatchDomainSuspend") -> None:
-    """Stop the CPUs; nothing if a person did already.
+async def suspend(
+    guest: Guest,
+    api: str = "remoteDispatchDomainSuspend",
+    *,
+    reason: PausedReason = PausedReason.USER,
+) -> None:
+    """Stop the CPUs; nothing if they stand already.
 
     Raises: OperationInvalid (55): not running, or powered down inside.
     """
@@ -101,7 +106,7 @@ async def suspend(guest: Guest, api: str = "remoteDispatchDomainSuspend") -> Non
         if guest.state is State.PMSUSPENDED:
             raise OperationInvalid("domain is pmsuspended")
         if guest.state is not State.PAUSED:
-            await guest.pause_cpus(PausedReason.USER)
+            await guest.pause_cpus(reason)
 
     guest.live_or_refuse()
     await guest.do(Call.SUSPEND, api, work)

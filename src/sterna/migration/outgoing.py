@@ -77,10 +77,14 @@ class Outgoing(SourceDriver):
         number = self.number_of(link)
         self.begin(*source.begin(self.guest.name, number, live=live, running=running))
 
-    def user_paused(self, link: ClientLink) -> None:
-        """Somebody suspends the guest; call it before that is done (I19)."""
+    def user_paused(self, link: ClientLink) -> bool:
+        """Somebody suspends the guest; call it before that is done (I19).
+
+        Returns whether it is the controller.
+        """
         by_controller = self.state.link == self.number_of(link)
         self.post(on.UserPaused(by_controller))
+        return by_controller
 
     async def refresh(self) -> JobStats:
         """Ask QEMU how far it is."""

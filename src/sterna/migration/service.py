@@ -19,7 +19,7 @@ from sterna.guest.jobs import Call, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
-from sterna.guest.states import State
+from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import checks, exchange, qmp, transports, uri
 from sterna.migration.cookie import (
@@ -196,11 +196,27 @@ class Migrations:
         """Whether the guest is being sent away."""
         return guest.uuid in self._outgoing
 
-    def user_pauses(self, guest: Guest, link: ClientLink) -> None:
-        """Someone is about to suspend the guest: that wish goes with it (I19)."""
+    def user_pauses(self, guest: Guest, link: ClientLink) -> PausedReason:
+        """Someone is about to suspend the guest: that wish goes with it (I19).
+
+        Returns why it is paused then: a controller only means to end the copying sooner.
+        """
         outgoing = self._outgoing.get(guest.uuid)
-        if outgoing is not None:
-            outgoing.user_paused(link)
+        if outgoing is not None and outgoing.user_paused(link):
+            return PausedReason.MIGRATION
+        return PausedReason.USER
+
+    def refuse_in_doubt(self, guest: Guest) -> None:
+        """Nobody may let a guest run of which nobody knows whether it runs elsewhere (L5, I6).
+
+        Raises: OperationInvalid (55).
+        """
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is not None and outgoing.state.phase is source.Phase.IN_DOUBT:
+            raise OperationInvalid(
+                f"domain '{guest.name}' was sent to another host, and nobody has said whether it"
+                " runs there; look there, and if it does, destroy it here"
+            )
 
     async def refresh_stats(self, guest: Guest) -> JobStats | None:
         """Ask QEMU how far the guest's migration is; None if there is none.

@@ -139,13 +139,15 @@ async def domain_reset(session: Session, args: DomainResetArgs) -> None:
 @handles("DOMAIN_SUSPEND")
 async def domain_suspend(session: Session, args: DomainSuspendArgs) -> None:
     guest = find(session, args.dom)
-    session.context.migrations.user_pauses(guest, session.connection)
-    await power.suspend(guest)
+    reason = session.context.migrations.user_pauses(guest, session.connection)
+    await power.suspend(guest, reason=reason)
 
 
 @handles("DOMAIN_RESUME")
 async def domain_resume(session: Session, args: DomainResumeArgs) -> None:
-    await power.resume(find(session, args.dom))
+    guest = find(session, args.dom)
+    session.context.migrations.refuse_in_doubt(guest)
+    await power.resume(guest)
 
 
 @handles("DOMAIN_INJECT_NMI")
