@@ -96,3 +96,10 @@ def test_desc(defined: Host) -> None:
     defined.virsh("desc", "web1", "--live", "--title", "--new-desc", "Now").check()
     assert dump(defined).findtext("title") == "Now"
     assert dump(defined, "--inactive").findtext("title") == "Web server"
+
+
+def test_domxml_to_native(defined: Host, guest_xml: str) -> None:
+    path = defined.file("native.xml", guest_xml)
+    argv = defined.said("domxml-to-native", "qemu-argv", path)
+    assert "qemu-system-x86_64" in argv
+    assert "-kernel" in argv
