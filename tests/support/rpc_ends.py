@@ -8,8 +8,10 @@ import socket
 from collections.abc import Callable
 
 from sterna.rpc.asyncio_shell import Call, ClientConnection, Limits, ServerConnection
+from sterna.rpc.msg_connect import ConnectGetHostnameRet
 
 Serve = Callable[[ServerConnection, Call], None]
+WAIT_S = 5.0
 
 
 class Ends:
@@ -65,3 +67,42 @@ async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - it looks at state that tells nobody
             await asyncio.sleep(0.001)
+
+
+def hostname(connection: ServerConnection, call: Call) -> None:
+    """Answers everything with a host name."""
+    connection.reply(call, ConnectGetHostnameRet("tern"))
+
+
+class Collects:
+    """Keeps calls and answers none."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def __call__(self, connection: ServerConnection, call: Call) -> None:
+        self.calls.append(call)
+
+
+async def read(sock: socket.socket, count: int) -> bytes:
+    """So many bytes, or fewer if it ends."""
+    raw = b""
+    async with asyncio.timeout(WAIT_S):
+        while len(raw) < count:
+            piece = await asyncio.get_running_loop().sock_recv(sock, 65_536)
+            if not piece:
+                break
+            raw += piece
+    return raw
+
+
+async def send(sock: socket.socket, raw: bytes) -> None:
+    """All of it."""
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.get_running_loop().sock_sendall(sock, raw)
+
+
+async def ended(connection: ServerConnection | ClientConnection) -> str:
+    """Why it ended."""
+    async with asyncio.timeout(WAIT_S):
+        return await connection.wait_closed()

@@ -117,92 +117,91 @@ def _graphics(e: ev.GraphicsEvent) -> tuple[Any, ...]:
     )
 
 
-def _forms() -> dict[type[ev.GuestEvent], tuple[Form, ...]]:
-    return {
-        ev.LifecycleEvent: (
-            Form(0, "LIFECYCLE", "CALLBACK_LIFECYCLE", lambda e: (int(e.event), int(e.detail))),
+FORMS: dict[type[ev.GuestEvent], tuple[Form, ...]] = {
+    ev.LifecycleEvent: (
+        Form(0, "LIFECYCLE", "CALLBACK_LIFECYCLE", lambda e: (int(e.event), int(e.detail))),
+    ),
+    ev.RebootEvent: (Form(1, "REBOOT", "CALLBACK_REBOOT", lambda e: ()),),
+    ev.RtcChangeEvent: (Form(2, "RTC_CHANGE", "CALLBACK_RTC_CHANGE", lambda e: (e.offset_s,)),),
+    ev.WatchdogEvent: (Form(3, "WATCHDOG", "CALLBACK_WATCHDOG", lambda e: (e.action,)),),
+    ev.IoErrorEvent: (
+        Form(
+            4,
+            "IO_ERROR",
+            "CALLBACK_IO_ERROR",
+            lambda e: (e.source_path, e.device, e.action),
         ),
-        ev.RebootEvent: (Form(1, "REBOOT", "CALLBACK_REBOOT", lambda e: ()),),
-        ev.RtcChangeEvent: (Form(2, "RTC_CHANGE", "CALLBACK_RTC_CHANGE", lambda e: (e.offset_s,)),),
-        ev.WatchdogEvent: (Form(3, "WATCHDOG", "CALLBACK_WATCHDOG", lambda e: (e.action,)),),
-        ev.IoErrorEvent: (
-            Form(
-                4,
-                "IO_ERROR",
-                "CALLBACK_IO_ERROR",
-                lambda e: (e.source_path, e.device, e.action),
-            ),
-            Form(
-                6,
-                "IO_ERROR_REASON",
-                "CALLBACK_IO_ERROR_REASON",
-                lambda e: (e.source_path, e.device, e.action, e.reason),
-            ),
+        Form(
+            6,
+            "IO_ERROR_REASON",
+            "CALLBACK_IO_ERROR_REASON",
+            lambda e: (e.source_path, e.device, e.action, e.reason),
         ),
-        ev.GraphicsEvent: (Form(5, "GRAPHICS", "CALLBACK_GRAPHICS", _graphics),),
-        ev.BlockJobEvent: (
-            Form(8, "BLOCK_JOB", "CALLBACK_BLOCK_JOB", lambda e: (e.path, e.type, e.status)),
-            Form(16, None, "BLOCK_JOB_2", lambda e: (e.target, e.type, e.status)),
+    ),
+    ev.GraphicsEvent: (Form(5, "GRAPHICS", "CALLBACK_GRAPHICS", _graphics),),
+    ev.BlockJobEvent: (
+        Form(8, "BLOCK_JOB", "CALLBACK_BLOCK_JOB", lambda e: (e.path, e.type, e.status)),
+        Form(16, None, "BLOCK_JOB_2", lambda e: (e.target, e.type, e.status)),
+    ),
+    ev.DiskChangeEvent: (
+        Form(
+            9,
+            "DISK_CHANGE",
+            "CALLBACK_DISK_CHANGE",
+            lambda e: (e.old_source, e.new_source, e.device, e.reason),
         ),
-        ev.DiskChangeEvent: (
-            Form(
-                9,
-                "DISK_CHANGE",
-                "CALLBACK_DISK_CHANGE",
-                lambda e: (e.old_source, e.new_source, e.device, e.reason),
-            ),
+    ),
+    ev.TrayChangeEvent: (
+        Form(10, "TRAY_CHANGE", "CALLBACK_TRAY_CHANGE", lambda e: (e.device, e.reason)),
+    ),
+    ev.PmWakeupEvent: (
+        Form(11, "PMWAKEUP", "CALLBACK_PMWAKEUP", lambda e: (e.reason,), reason_first=True),
+    ),
+    ev.PmSuspendEvent: (
+        Form(12, "PMSUSPEND", "CALLBACK_PMSUSPEND", lambda e: (e.reason,), reason_first=True),
+    ),
+    ev.BalloonChangeEvent: (
+        Form(13, "BALLOON_CHANGE", "CALLBACK_BALLOON_CHANGE", lambda e: (e.actual_kib,)),
+    ),
+    ev.PmSuspendDiskEvent: (
+        Form(
+            14,
+            "PMSUSPEND_DISK",
+            "CALLBACK_PMSUSPEND_DISK",
+            lambda e: (e.reason,),
+            reason_first=True,
         ),
-        ev.TrayChangeEvent: (
-            Form(10, "TRAY_CHANGE", "CALLBACK_TRAY_CHANGE", lambda e: (e.device, e.reason)),
-        ),
-        ev.PmWakeupEvent: (
-            Form(11, "PMWAKEUP", "CALLBACK_PMWAKEUP", lambda e: (e.reason,), reason_first=True),
-        ),
-        ev.PmSuspendEvent: (
-            Form(12, "PMSUSPEND", "CALLBACK_PMSUSPEND", lambda e: (e.reason,), reason_first=True),
-        ),
-        ev.BalloonChangeEvent: (
-            Form(13, "BALLOON_CHANGE", "CALLBACK_BALLOON_CHANGE", lambda e: (e.actual_kib,)),
-        ),
-        ev.PmSuspendDiskEvent: (
-            Form(
-                14,
-                "PMSUSPEND_DISK",
-                "CALLBACK_PMSUSPEND_DISK",
-                lambda e: (e.reason,),
-                reason_first=True,
-            ),
-        ),
-        ev.DeviceRemovedEvent: (
-            Form(15, "DEVICE_REMOVED", "CALLBACK_DEVICE_REMOVED", lambda e: (e.device,)),
-        ),
-        ev.TunableEvent: (Form(17, None, "CALLBACK_TUNABLE", lambda e: (encode_tunable(e),)),),
-        ev.AgentLifecycleEvent: (
-            Form(18, None, "CALLBACK_AGENT_LIFECYCLE", lambda e: (e.state, e.reason)),
-        ),
-        ev.DeviceAddedEvent: (Form(19, None, "CALLBACK_DEVICE_ADDED", lambda e: (e.device,)),),
-        ev.MigrationIterationEvent: (
-            Form(20, None, "CALLBACK_MIGRATION_ITERATION", lambda e: (e.iteration,)),
-        ),
-        ev.JobCompletedEvent: (
-            Form(21, None, "CALLBACK_JOB_COMPLETED", lambda e: (encode_job(e.stats),)),
-        ),
-        ev.DeviceRemovalFailedEvent: (
-            Form(22, None, "CALLBACK_DEVICE_REMOVAL_FAILED", lambda e: (e.device,)),
-        ),
-        ev.MetadataChangeEvent: (
-            Form(23, None, "CALLBACK_METADATA_CHANGE", lambda e: (e.type, e.namespace)),
-        ),
-        ev.BlockThresholdEvent: (
-            Form(24, None, "BLOCK_THRESHOLD", lambda e: (e.device, e.path, e.threshold, e.excess)),
-        ),
-        ev.MemoryFailureEvent: (
-            Form(25, None, "MEMORY_FAILURE", lambda e: (e.recipient, e.action, e.flags)),
-        ),
-        ev.MemoryDeviceSizeChangeEvent: (
-            Form(26, None, "MEMORY_DEVICE_SIZE_CHANGE", lambda e: (e.device, e.size_bytes)),
-        ),
-    }
+    ),
+    ev.DeviceRemovedEvent: (
+        Form(15, "DEVICE_REMOVED", "CALLBACK_DEVICE_REMOVED", lambda e: (e.device,)),
+    ),
+    ev.TunableEvent: (Form(17, None, "CALLBACK_TUNABLE", lambda e: (encode_tunable(e),)),),
+    ev.AgentLifecycleEvent: (
+        Form(18, None, "CALLBACK_AGENT_LIFECYCLE", lambda e: (e.state, e.reason)),
+    ),
+    ev.DeviceAddedEvent: (Form(19, None, "CALLBACK_DEVICE_ADDED", lambda e: (e.device,)),),
+    ev.MigrationIterationEvent: (
+        Form(20, None, "CALLBACK_MIGRATION_ITERATION", lambda e: (e.iteration,)),
+    ),
+    ev.JobCompletedEvent: (
+        Form(21, None, "CALLBACK_JOB_COMPLETED", lambda e: (encode_job(e.stats),)),
+    ),
+    ev.DeviceRemovalFailedEvent: (
+        Form(22, None, "CALLBACK_DEVICE_REMOVAL_FAILED", lambda e: (e.device,)),
+    ),
+    ev.MetadataChangeEvent: (
+        Form(23, None, "CALLBACK_METADATA_CHANGE", lambda e: (e.type, e.namespace)),
+    ),
+    ev.BlockThresholdEvent: (
+        Form(24, None, "BLOCK_THRESHOLD", lambda e: (e.device, e.path, e.threshold, e.excess)),
+    ),
+    ev.MemoryFailureEvent: (
+        Form(25, None, "MEMORY_FAILURE", lambda e: (e.recipient, e.action, e.flags)),
+    ),
+    ev.MemoryDeviceSizeChangeEvent: (
+        Form(26, None, "MEMORY_DEVICE_SIZE_CHANGE", lambda e: (e.device, e.size_bytes)),
+    ),
+}
 
 
 def encode_tunable(event: ev.TunableEvent) -> list[Any]:
@@ -210,9 +209,6 @@ def encode_tunable(event: ev.TunableEvent) -> list[Any]:
         (name, value, ParamType.ULLONG if type(value) is int else type_for(value))
         for name, value in event.params
     )
-
-
-FORMS = _forms()
 
 
 def tell(session: Session, event: ev.GuestEvent) -> None:
