@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from sterna.config import format_domain
+from sterna.config.variants import strip_live
 from sterna.errors import BadArgument, InvalidArg, OperationInvalid
 from sterna.guest import lifecycle, power, save
 from sterna.guest.flags import SaveFlags, StartFlags, UndefineFlags
@@ -272,4 +273,5 @@ async def domain_save_image_get_xml_desc(
 async def image_xml(path: Path, flags: int) -> str:
     """The definition in a save image. A file of any place may be asked for: never on the loop."""
     definition, _ = await asyncio.to_thread(save.definition_of, path)
+    strip_live(definition)
     return format_domain(definition, inactive=True, secure=bool(flags & XML_SECURE))
