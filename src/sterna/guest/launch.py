@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sterna.guest.launch")
 
+_CHATTER: Final = "char device redirected to "
+"""What QEMU says of every terminal it makes; no reason to die of."""
+
 SHORT_NAME: Final = 20
 """Characters of the name in the run directory's: enough to know it, short enough for sun_path."""
 
@@ -171,7 +174,11 @@ async def _undo(guest: Guest, running: Running) -> None:
 
 
 def _died(running: Running) -> SternaError:
-    words = last_words(running.log_path, running.log_from)
+    """Why a QEMU did not come to life: its own words, else how it ended (L8)."""
+    said = last_words(running.log_path, running.log_from).splitlines()
+    words = "\n".join(line for line in said if not line.startswith(_CHATTER))
+    if not words and running.process is not None and running.process.exit is not None:
+        words = f"it {running.process.exit}"
     return InternalError(f"process exited while connecting to monitor: {words}".rstrip(": "))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sterna.config.caps import EmulatorFacts
+from sterna.errors import SternaError
 from sterna.guest.autokill import Autokill
 from sterna.guest.events import EventBus
 from sterna.guest.ports import Monitor, Process
@@ -113,10 +114,13 @@ async def _carried_out(work: Coroutine[Any, Any, T], done: asyncio.Future[T]) ->
         result = await work
     except Exception as exc:
         # The actor's boundary: one guest's failure must not end the daemon's task group.
-        if done.cancelled():
-            log.exception("guest.abandoned_work_failed")
-        else:
+        if not done.cancelled():
             done.set_exception(exc)
+        elif isinstance(exc, SternaError):
+            # Its state and events say the same; only the one who asked has gone.
+            log.warning("guest.abandoned_work_failed error=%r", str(exc))
+        else:
+            log.exception("guest.abandoned_work_failed")
         return
     except BaseException:
         done.cancel()
