@@ -52,6 +52,14 @@ def _features(d: DomainDef, _facts: EmulatorFacts) -> None:
             raise XmlError(f"HyperV spinlock retry count must be at least {SPINLOCK_RETRIES_MIN}")
     if hyperv is not None and hyperv.vendor_id and not hyperv.vendor_id_value:
         raise XmlError("missing 'value' attribute for HyperV feature 'vendor_id'")
+    cpu = d.cpu
+    if cpu is not None and cpu.mode in ("custom", "host-model") and cpu.migratable is not None:
+        raise ConfigUnsupported(
+            "Attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode",
+            domain=ErrorDomain.CPU,
+        )
+    if cpu is not None and any(not feature.name for feature in cpu.features):
+        raise XmlError("Invalid CPU feature name", domain=ErrorDomain.CPU)
     vendor = d.cpu.vendor_id if d.cpu is not None else None
     if vendor is not None and len(vendor) != VENDOR_ID_LENGTH:
         raise XmlError(
@@ -74,6 +82,11 @@ def _texts(d: DomainDef, _facts: EmulatorFacts) -> None:
         )
     if d.memtune is not None and d.memtune.min_guarantee is not None:
         raise ConfigUnsupported("Parameter 'min_guarantee' not supported by QEMU.")
+    pins = d.cputune.vcpupins if d.cputune is not None else []
+    if any(pin.cpuset is None for pin in pins):
+        raise XmlError(
+            "Missing required attribute 'cpuset' in element 'vcpupin'", domain=ErrorDomain.XML
+        )
     for label in d.seclabels:
         if label.type is None and label.model is None:
             raise XmlError("missing security model in domain seclabel")

@@ -6,13 +6,14 @@ import re
 import string
 
 from sterna.config.caps import EmulatorFacts
+from sterna.config.implicit import is_q35
 from sterna.config.model import (
     Disk,
     DomainDef,
     DriveAddress,
     Interface,
 )
-from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlError
+from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlDetail, XmlError
 
 SOURCE_NEEDED = frozenset({"bridge", "network", "direct", "hostdev", "vhostuser", "vdpa"})
 SOCKET_NICS = frozenset({"server", "client", "mcast", "udp"})
@@ -43,6 +44,9 @@ CONTROLLER_MODELS = {
                        "virtio-scsi", "lsisas1078", "virtio-transitional",
                        "virtio-non-transitional", "am53c974", "dc390"}),
     "ide": frozenset({"piix3", "piix4", "ich6"}),
+    "sata": frozenset(),
+    "fdc": frozenset(),
+    "ccid": frozenset(),
     "virtio-serial": frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"}),
 }  # fmt: skip
 MAC_GROUP_BIT = 1
@@ -92,6 +96,12 @@ def _source_name(disk: Disk) -> str:
 def _disk(disk: Disk) -> None:
     if disk.device in EJECTABLE and disk.bus == "virtio":
         raise ConfigUnsupported(f"disk type of '{disk.target}' does not support ejectable media")
+    if disk.device == "floppy" and disk.bus != "fdc":
+        raise ConfigUnsupported(
+            f"Invalid bus type '{disk.bus}' for floppy disk", domain=ErrorDomain.DOMAIN
+        )
+    if (disk.bus == "fdc") != disk.target.startswith("fd"):
+        raise InternalError(f"Invalid harddisk device name: {disk.target}")
     if disk.geometry_trans is not None and disk.bus != "ide":
         raise ConfigUnsupported(
             f"CHS translation mode can only be set for 'ide' bus not '{disk.bus}'"
@@ -212,6 +222,13 @@ def _single(d: DomainDef) -> None:
 
 
 def _controllers(d: DomainDef) -> None:
+    usb = d.devices.controllers_of("usb")
+    masters = [one.index for one in usb if one.model not in USB_COMPANIONS]
+    if usb and not masters:
+        raise XmlDetail("No master USB controller specified")
+    for index in masters:
+        if masters.count(index) > 1:
+            raise XmlError(f"Duplicate USB controllers with index {index}")
     for controller in d.devices.controllers:
         allowed = CONTROLLER_MODELS.get(controller.type)
         if controller.model is not None and allowed is not None and controller.model not in allowed:
@@ -235,6 +252,9 @@ def _video(d: DomainDef, facts: EmulatorFacts) -> None:
             raise ConfigUnsupported(
                 "a 'none' video type must be the only video device defined for the domain"
             )
+    kinds = {graphics.type for graphics in d.devices.graphics}
+    if "spice" not in kinds and any(audio.type == "spice" for audio in d.devices.audios):
+        raise ConfigUnsupported("Spice audio is not supported without spice graphics")
     for graphics in d.devices.graphics:
         if graphics.type in ("rdp", "desktop"):
             raise ConfigUnsupported(f"{graphics.type} graphics are not supported with this QEMU")
@@ -273,5 +293,7 @@ def _others(d: DomainDef) -> None:
                 f"ps2 bus does not support {one.type} input device", domain=ErrorDomain.DOMAIN
             )
     acpi = d.features is not None and d.features.acpi
+    if d.devices.iommu is not None and d.devices.iommu.model == "intel" and not is_q35(d):
+        raise ConfigUnsupported("IOMMU device: 'intel' is only supported with Q35 machines")
     if d.devices.iommu is not None and d.devices.iommu.model == "virtio" and not acpi:
         raise ConfigUnsupported("IOMMU device: 'virtio' requires ACPI")

@@ -83,6 +83,7 @@ def _disk(disk: Disk) -> None:
     if disk.driver is None:
         disk.driver = DiskDriver()
     disk.driver.name = disk.driver.name or "qemu"
+    disk.driver.queues = disk.driver.queues or None
     if disk.driver.type is None and disk.type != "volume":
         disk.driver.type = "raw"
     if disk.source is not None and disk.source.protocol is not None:
@@ -130,6 +131,8 @@ def _chardevs(d: DomainDef) -> None:
         if channel.target_type is None:
             raise XmlError("target type must be specified for channel device")
     for one in (*devices.serials, *devices.parallels, *devices.consoles, *devices.channels):
+        if len(one.sources) > 1 and one.type != "udp":
+            raise XmlError("only one source element is allowed for character device")
         _source(one)
     for redirected in devices.redirdevs:
         if redirected.type == "tcp" and redirected.protocol is None:
@@ -294,6 +297,8 @@ def _demand(d: DomainDef) -> None:
         raise XmlError("missing RNG device model")
     if any(rng.backend is None for rng in devices.rngs):
         raise XmlError("only one RNG backend is supported")
+    if any(rng.backend is not None and not rng.backend.model for rng in devices.rngs):
+        raise XmlError("missing RNG device backend model")
     if any(not hostdev.type for hostdev in devices.hostdevs):
         raise XmlError("missing source address type")
     if any(not shmem.name for shmem in devices.shmems):
@@ -302,6 +307,9 @@ def _demand(d: DomainDef) -> None:
         raise XmlError("missing TPM device backend")
     if any(filesystem.source is None for filesystem in devices.filesystems):
         raise NoSource
+    for filesystem in devices.filesystems:
+        if filesystem.target is None and filesystem.source is not None:
+            raise NoTarget(filesystem.source.dir or "")
 
 
 def _small(d: DomainDef) -> None:
@@ -336,20 +344,10 @@ def _small(d: DomainDef) -> None:
         backend = rng.backend
         if backend is not None and backend.model == "random" and backend.path is None:
             backend.path = "/dev/random"
-    audio_ids = {audio.id for audio in devices.audios}
-    for audio in devices.audios:
-        if audio.id is None:
-            audio.id = _free_id(audio_ids)
-    if len(audio_ids) < len(devices.audios) and None not in audio_ids:
-        raise ConfigUnsupported("audio ID must be unique")
-
-
-def _free_id(used: set[int | None]) -> int:
-    number = 1
-    while number in used:
-        number += 1
-    used.add(number)
-    return number
+    ids = [audio.id for audio in devices.audios]
+    for number in ids:
+        if ids.count(number) > 1:
+            raise XmlError(f"audio ID {number} is used multiple times")
 
 
 def default_audio(d: DomainDef) -> Audio | None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from sterna.config.addresses.drive import SCSI_UNITS
 from sterna.config.addresses.names import target_index
+from sterna.config.addresses.pci import MODEL_NAMES, ROOTS
 from sterna.config.clone import clone
 from sterna.config.default_devices import complete_video, default_audio
 from sterna.config.model import (
@@ -22,12 +23,12 @@ from sterna.config.model import (
     Video,
     VirtioSerialAddress,
 )
-from sterna.errors import ConfigUnsupported, InternalError, XmlError
+from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlError
 
 USB_DEFAULT = "piix3-uhci"
 SCSI_DEFAULT = "lsilogic"
 USB_MASTER = "ich9-ehci1"
-USB_COMPANIONS = frozenset({"ich9-uhci1", "ich9-uhci2", "ich9-uhci3"})
+USB_COMPANIONS = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}  # the port each starts at
 CONTROLLERS_MAX = 255  # keeps one absurd address from adding millions of controllers
 
 Item = TypeVar("Item")
@@ -71,7 +72,7 @@ def _insert(
     for position in range(len(kept) - 1, -1, -1):
         if group(kept[position]) != group(item):
             continue
-        if rank(kept[position]) > rank(item):
+        if 0 <= rank(item) < rank(kept[position]):
             at = position
         elif at is None:
             at = position + 1
@@ -81,7 +82,7 @@ def _insert(
 def number_controllers(d: DomainDef) -> None:
     """A controller without index gets the lowest free one of its type; models get defaults."""
     used: dict[str, set[int]] = {}
-    master: Controller | None = None
+    before: Controller | None = None  # the USB controller before this one
     for controller in d.devices.controllers:
         if controller.index is not None and controller.index < 0:
             controller.index = None  # libvirt writes -1 for "any"
@@ -89,10 +90,13 @@ def number_controllers(d: DomainDef) -> None:
             used.setdefault(controller.type, set()).add(controller.index)
     for controller in d.devices.controllers:
         taken = used.setdefault(controller.type, set())
-        if controller.type == "usb" and controller.model == USB_MASTER:
-            master = controller
-        if controller.index is None and controller.model in USB_COMPANIONS and master is not None:
-            controller.index = master.index
+        companion = controller.type == "usb" and controller.model in USB_COMPANIONS
+        if companion and controller.index is None and before is not None:
+            controller.index = before.index
+        if companion and controller.master_startport is None:
+            controller.master_startport = USB_COMPANIONS[controller.model or ""]
+        if controller.type == "usb":
+            before = controller if companion or controller.model == USB_MASTER else None
         if controller.index is None:
             index = 0
             while index in taken:
@@ -141,6 +145,14 @@ def add_chipset_controllers(d: DomainDef) -> None:
         _add(d, "sata", 0)
     root = "pcie-root" if q35 else "pci-root"
     for controller in d.devices.controllers_of("pci"):
+        if controller.model is None and controller.index != 0:
+            raise InternalError("PCI controller model was not set correctly")
+        if controller.model not in MODEL_NAMES and controller.model not in (None, *ROOTS):
+            raise ConfigUnsupported(
+                f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
+            )
+        if controller.model in ROOTS and controller.index != 0:
+            raise XmlError("pci-root and pcie-root controllers should have index 0")
         if controller.index == 0 and controller.model != root:
             raise XmlError(
                 f"The PCI controller with index='0' must be model='{root}' for this machine type,"

@@ -22,7 +22,7 @@ from sterna.config.model import (
     Hostdev,
     PciAddress,
 )
-from sterna.errors import ConfigUnsupported, XmlError
+from sterna.errors import ConfigUnsupported, ErrorDomain, XmlError
 
 ROOTS = frozenset({"pci-root", "pcie-root"})
 USB_COMPANION_FUNCTION = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
@@ -76,7 +76,8 @@ def assign_pci(d: DomainDef) -> None:
 
 def _check_order(controller: Controller) -> None:
     index, address = controller.index or 0, controller.address
-    if isinstance(address, PciAddress) and address.bus >= index:
+    bridge = controller.model == "pci-bridge"
+    if bridge and isinstance(address, PciAddress) and address.bus >= index:
         raise ConfigUnsupported(
             f"PCI controller at index {index} (0x{index:02x}) has bus='0x{address.bus:02x}',"
             " but index must be larger than bus"
@@ -108,7 +109,9 @@ def _buses(d: DomainDef, *, grow: bool) -> PciBuses:
     models: list[str] = []
     for controller in controllers:
         if controller.model not in BUS_RULES:
-            raise ConfigUnsupported(f"PCI controller model {controller.model!r} is not known")
+            raise ConfigUnsupported(
+                f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
+            )
         models.append(controller.model)
     return PciBuses(models, grow=grow)
 

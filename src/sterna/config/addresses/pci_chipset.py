@@ -80,6 +80,8 @@ def _reserve_ich9(d: DomainDef, buses: PciBuses, fix: Fix, has_place: HasPlace) 
         ):
             fix(controller, PciAddress(slot=DMI_BRIDGE_SLOT))
     for function in (0, 3):
+        if root.functions(ICH9_SLOT) >> function & 1:
+            raise XmlError(f"Attempted double use of PCI Address 0000:00:{ICH9_SLOT:x}.{function}")
         root.take(ICH9_SLOT, function)
 
 

@@ -42,8 +42,8 @@ class PciAddress:
 
     @property
     def is_empty(self) -> bool:
-        """All zero is libvirt's way to say: none was given."""
-        return not any(self.place)
+        """Slot 0 of the root bus is libvirt's way to say: none was given."""
+        return not (self.domain or self.bus or self.slot)
 
     def __str__(self) -> str:
         return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"

@@ -11,7 +11,7 @@ from sterna.config.values import INT, NAT, YES_NO, one_of
 
 @dataclass(slots=True)
 class BootDev:
-    dev: str | None = at("@dev", one_of("fd", "hd", "cdrom", "network"))
+    dev: str | None = at("@dev", one_of("fd", "hd", "cdrom", "network"), required=True)
 
 
 @dataclass(slots=True)

@@ -135,7 +135,7 @@ class VirtioDriver:
 class RngBackend:
     """`random` has a path as text, `egd` a chardev, `builtin` nothing."""
 
-    model: str = at("@model", one_of("random", "egd", "builtin"), "random")
+    model: str = at("@model", one_of("random", "egd", "builtin"), "")
     type: str | None = at("@type", CHARDEV_TYPES)
     path: str | None = at(".")
     sources: list[CharSource] = children("source", CharSource)

@@ -13,6 +13,12 @@ CONTROLLER_TYPES = one_of(
 )
 
 
+MODEL_NAMES = one_of(
+    "pci-bridge", "i82801b11-bridge", "ioh3420", "pcie-root-port", "x3130-upstream",
+    "xio3130-downstream", "pcie-pci-bridge", "pxb", "pxb-pcie", "spapr-pci-host-bridge",
+)  # fmt: skip
+
+
 @dataclass(slots=True)
 class ControllerDriver:
     queues: int | None = at("@queues", NAT)
@@ -41,11 +47,11 @@ class Controller(Device):
     vectors: int | None = at("@vectors", NAT)
     max_grant_frames: int | None = at("@maxGrantFrames", NAT)
     max_event_channels: int | None = at("@maxEventChannels", NAT)
-    model_name: str | None = at("model@name")
-    chassis_nr: int | None = at("target@chassisNr", NAT)
-    chassis: int | None = at("target@chassis", NAT)
+    model_name: str | None = at("model@name", MODEL_NAMES)
+    chassis_nr: int | None = at("target@chassisNr", INT)
+    chassis: int | None = at("target@chassis", INT)
     port: int | None = at("target@port", HEX1)
-    bus_nr: int | None = at("target@busNr", NAT)
+    bus_nr: int | None = at("target@busNr", INT)
     target_index: int | None = at("target@index", NAT)
     hotplug: bool | None = at("target@hotplug", ON_OFF)
     node: int | None = at("target/node", NAT)

@@ -55,11 +55,11 @@ class Numa:
 class Topology:
     """sockets x dies (x clusters) x cores x threads = maximum vcpus."""
 
-    sockets: int = at("@sockets", NAT, 1)
+    sockets: int = at("@sockets", NAT, 1, required=True)
     dies: int = at("@dies", NAT, 1)
     clusters: int | None = at("@clusters", NAT)
-    cores: int = at("@cores", NAT, 1)
-    threads: int = at("@threads", NAT, 1)
+    cores: int = at("@cores", NAT, 1, required=True)
+    threads: int = at("@threads", NAT, 1, required=True)
 
 
 @dataclass(slots=True)
@@ -80,7 +80,9 @@ class Cpu:
     check: str | None = at("@check", one_of("none", "partial", "full"))
     migratable: str | None = at("@migratable", one_of("on", "off"))
     arch: str | None = at("arch")
-    fallback: str | None = at("model@fallback", one_of("allow", "forbid"))
+    fallback: str | None = at(
+        "model@fallback", one_of("allow", "forbid", unknown="Invalid fallback attribute")
+    )
     vendor_id: str | None = at("model@vendor_id")
     model: str | None = at("model")
     vendor: str | None = at("vendor")

@@ -145,7 +145,7 @@ class Sound(Device):
 class Audio:
     """A host audio backend; details of input and output are kept as they are."""
 
-    id: int | None = at("@id", NAT)
+    id: int | None = at("@id", NAT, required=True)
     type: str | None = at(
         "@type",
         one_of(
@@ -160,6 +160,7 @@ class Audio:
             "file",
             "dbus",
         ),
+        required=True,
     )
     timer_period: int | None = at("@timerPeriod", NAT)
     server_name: str | None = at("@serverName")
