@@ -320,6 +320,8 @@ class Incoming(DestinationDriver):
             case QmpOp.READY:
                 devices = self.definition.devices
                 await qmp.check_ready(qemu, has_disks=bool(devices.disks))
+            case QmpOp.ALIVE:
+                await qemu.execute("query-status", timeout_s=qmp.MONITOR_S)
             case QmpOp.CONT:
                 await self.guest.resume_cpus(RunningReason.MIGRATED)
             case QmpOp.RESTORE:

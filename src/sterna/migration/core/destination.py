@@ -257,6 +257,8 @@ def _qmp_done(s: Destination, op: QmpOp) -> Step:
             return s, (Show(View.INCOMING), *answers)
         case ((Phase.PREPARED | Phase.FINISHING), QmpOp.READY):
             return _when_ready(replace(s, ready=True))
+        case Phase.FINISHING, QmpOp.ALIVE if s.finish_link is not None:
+            return s, (CheckCaller(s.finish_link),)
         case Phase.STARTING, QmpOp.CONT:
             return _runs(s)
         case Phase.RESTORING, QmpOp.RESTORE:
@@ -271,6 +273,8 @@ def _qmp_failed(s: Destination, ev: on.QmpFailed) -> Step:
         case ((Phase.PREPARED | Phase.FINISHING), QmpOp.READY):
             failure = Failure(FailureKind.FAILED, ev.text, ev.code)
             return _when_ready(replace(s, unready=failure))
+        case Phase.FINISHING, QmpOp.ALIVE:
+            return _abort(s, Failure(FailureKind.FAILED, ev.text, ev.code), StopReason.FAILED)
         case Phase.STARTING, QmpOp.CONT:
             # The decision stands, so the guest is ours whatever `cont` says; an error to the
             # controller would make it tell the source to resume. (L4)
@@ -336,7 +340,9 @@ def _when_ready(s: Destination) -> Step:
         return s, ()
     if s.unready is not None:
         return _abort(s, s.unready, StopReason.FAILED)
-    return s, ((CheckCaller(s.finish_link),) if s.ready else ())
+    # Once decided, the guest is ours, hung or not: so see first whether its QEMU answers now. While
+    # it does not, a close still kills it. (W7, I10)
+    return s, ((Qmp(QmpOp.ALIVE),) if s.ready else ())
 
 
 def _abort(s: Destination, failure: Failure, reason: StopReason) -> Step:

@@ -31,6 +31,7 @@ class QmpOp(Enum):
     EXPLAIN = "explain"
     LISTEN = "listen"  # destination: capabilities, parameters, migrate-incoming
     READY = "ready"
+    ALIVE = "alive"  # destination: does QEMU still answer?
     CONT = "cont"  # both
     RESTORE = "restore"
 
