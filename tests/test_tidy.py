@@ -122,6 +122,39 @@ def test_silenced_warnings_say_why() -> None:
     assert not found, "write the reason behind it or above it:\n" + "\n".join(found)
 
 
+def test_broad_handlers_say_which_boundary_they_are() -> None:
+    """What nobody expected is caught at a connection, a guest or a handler, with a reason."""
+    found = []
+    for path in sources():
+        text = path.read_text()
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler) or not isinstance(node.type, ast.Name):
+                continue
+            if node.type.id not in ("Exception", "BaseException"):
+                continue
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            around = lines[node.lineno - 2 : node.body[0].lineno + 1]
+            if not raises and not any("#" in line for line in around):
+                found.append(at(path, node.lineno))
+    assert not found, "narrow these, or say why they catch all:\n" + "\n".join(found)
+
+
+BLOCKING = {("time", "sleep"), ("os", "system"), ("socket", "create_connection")}
+
+
+def test_nothing_blocks_the_loop() -> None:
+    found = [
+        f"{at(path, node.lineno)}: {node.value.id}.{node.attr}"
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in BLOCKING
+    ]
+    assert not found, "wait for an event, with a deadline:\n" + "\n".join(found)
+
+
 def test_modules_say_what_they_are() -> None:
     mute = [at(path) for path in sources() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not mute, "begin these with a docstring:\n" + "\n".join(mute)
