@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from sterna.config.model import (
     CcidAddress,
+    Controller,
     Device,
     Devices,
     Disk,
     DriveAddress,
+    Input,
     Memballoon,
     PciAddress,
     VirtioSerialAddress,
@@ -111,8 +113,8 @@ def _differ(text: str) -> ConfigUnsupported:
 
 def check_device_lists(source: Devices, target: Devices) -> None:
     for kind in KINDS:
-        ours: Sequence[Device] = getattr(source, kind.list)
-        theirs: Sequence[Device] = getattr(target, kind.list)
+        ours: Sequence[Device] = in_order(getattr(source, kind.list))
+        theirs: Sequence[Device] = in_order(getattr(target, kind.list))
         if len(ours) != len(theirs):
             raise _differ(
                 f"Target domain {kind.counted} count {len(theirs)} does not match"
@@ -132,6 +134,21 @@ def check_device_lists(source: Devices, target: Devices) -> None:
         if mine_one is not None:
             check_address(mine_one, other_one)
     _balloon(source.memballoon, target.memballoon)
+
+
+def in_order(devices: Sequence[Device]) -> Sequence[Device]:
+    """The order of controllers, and of the PS/2 mouse and keyboard among the input devices, says
+    nothing: what every libvirt adds by itself is left out on the way and comes back elsewhere."""
+
+    def rank(device: Device) -> tuple[object, ...]:
+        if isinstance(device, Controller):
+            return (device.type, device.index or 0)
+        if isinstance(device, Input) and device.bus == "ps2":
+            return (1, device.type)
+        return (0, "")
+
+    mixed = devices and isinstance(devices[0], Controller | Input)
+    return sorted(devices, key=rank) if mixed else devices
 
 
 def _fields(kind: Kind, mine: Device, other: Device) -> None:

@@ -36,6 +36,7 @@ def check(d: DomainDef, facts: EmulatorFacts) -> None:
 
 
 UINT16_MAX = 65535
+TICKLESS = frozenset({"tsc", "kvmclock", "hypervclock", "armvtimer"})
 SPINLOCK_RETRIES_MIN = 4095
 VENDOR_ID_LENGTH = 12
 
@@ -70,6 +71,11 @@ def _features(d: DomainDef, _facts: EmulatorFacts) -> None:
         if timer.name is None:
             raise XmlError(
                 "Missing required attribute 'name' in element 'timer'", domain=ErrorDomain.XML
+            )
+        if timer.name in TICKLESS and timer.tickpolicy is not None:
+            raise ConfigUnsupported(
+                f"timer {timer.name} doesn't support setting of timer tickpolicy",
+                domain=ErrorDomain.DOMAIN,
             )
 
 

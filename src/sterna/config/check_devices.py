@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 
+from sterna.config.addresses.pci import MODEL_NAMES
 from sterna.config.caps import EmulatorFacts
 from sterna.config.implicit import is_q35
 from sterna.config.model import (
@@ -18,6 +19,8 @@ from sterna.errors import ConfigUnsupported, ErrorDomain, InternalError, XmlDeta
 SOURCE_NEEDED = frozenset({"bridge", "network", "direct", "hostdev", "vhostuser", "vdpa"})
 SOCKET_NICS = frozenset({"server", "client", "mcast", "udp"})
 EJECTABLE = frozenset({"cdrom", "floppy"})
+SERIAL_MODELS = frozenset({"isa-serial", "usb-serial", "pci-serial", "isa-debugcon"})
+PORT_MAX = 255
 FORMATS = frozenset({
     "raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "bochs", "cloop", "dmg", "fat",
     "luks", "iso", "cow", "ploop", "dir",
@@ -47,6 +50,7 @@ CONTROLLER_MODELS = {
     "sata": frozenset(),
     "fdc": frozenset(),
     "ccid": frozenset(),
+    "isa": frozenset(),
     "virtio-serial": frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"}),
 }  # fmt: skip
 MAC_GROUP_BIT = 1
@@ -76,6 +80,8 @@ def _disks(d: DomainDef) -> None:
             )
         targets[disk.target] = disk
         if isinstance(disk.address, DriveAddress):
+            if disk.bus == "sata" and disk.address.bus != 0:
+                raise ConfigUnsupported("bus must be 0 for sata controller")
             key = (disk.bus, disk.address.place)
             if key in places:
                 controller, bus, target, unit = disk.address.place
@@ -229,6 +235,20 @@ def _controllers(d: DomainDef) -> None:
     for index in masters:
         if masters.count(index) > 1:
             raise XmlError(f"Duplicate USB controllers with index {index}")
+    for controller in d.devices.controllers_of("pci"):
+        if controller.port is not None and controller.port > PORT_MAX:
+            raise ConfigUnsupported(
+                f"PCI controller port '{controller.port}' out of range - must be 0-{PORT_MAX}"
+            )
+        names = {MODEL_NAMES.get(controller.model or ""), controller.model_name}
+        if controller.model == "pcie-root-port":
+            names.discard("ioh3420")  # the older kind
+        if len(names - {None}) > 1:
+            raise ConfigUnsupported(
+                "Option 'modelName' has invalid value for PCI controller with index"
+                f" '{controller.index}', model '{controller.model}' and modelName"
+                f" '{controller.model_name}'"
+            )
     for controller in d.devices.controllers:
         allowed = CONTROLLER_MODELS.get(controller.type)
         if controller.model is not None and allowed is not None and controller.model not in allowed:
@@ -268,6 +288,11 @@ def _chardevs(d: DomainDef) -> None:
         if console.target_type == "serial":
             raise ConfigUnsupported("Only the first console can be a serial port")
     for serial in d.devices.serials:
+        if serial.target_model not in SERIAL_MODELS:
+            raise ConfigUnsupported(
+                f"unknown target model '{serial.target_model}' specified for character device",
+                domain=ErrorDomain.DOMAIN,
+            )
         if serial.target_model == "isa-debugcon" and serial.target_type != "isa-debug":
             raise ConfigUnsupported("Target model 'isa-debugcon' requires target type 'isa-debug'")
 

@@ -101,6 +101,8 @@ def _interface(nic: Interface, new_mac: Callable[[], str]) -> None:
         nic.model = "virtio" if nic.type == "vdpa" else "rtl8139"
     if nic.type == "direct" and nic.source is not None and nic.source.mode is None:
         nic.source.mode = "vepa"
+    if nic.filterref is not None and nic.filterref.filter is None:
+        nic.filterref = None
     if nic.bandwidth is not None and nic.bandwidth == Bandwidth():
         nic.bandwidth = None
 

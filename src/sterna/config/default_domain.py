@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid as uuidlib
 from collections.abc import Callable
 
-from sterna.config.bitmaps import normalise_set
+from sterna.config.bitmaps import NUMBER_MAX, format_set, normalise_set, parse_set
 from sterna.config.caps import EmulatorFacts
 from sterna.config.model import (
     BootDev,
@@ -130,6 +130,7 @@ def _memory(d: DomainDef) -> None:
             cell.unit = "KiB"
             cell.cpus = normalise_set(cell.cpus)
     cells = numa_memory_kib(d)
+    _home_for_every_vcpu(d)
     if cells:
         d.memory = cells + module_memory_kib(d)
     elif d.memory is None:
@@ -141,6 +142,36 @@ def _memory(d: DomainDef) -> None:
     backing = d.memory_backing
     if backing is not None and backing == type(backing)():
         d.memory_backing = None
+
+
+def _home_for_every_vcpu(d: DomainDef) -> None:
+    """vcpus that no NUMA cell names belong to the first."""
+    cells = d.cpu.numa.cells if d.cpu is not None and d.cpu.numa is not None else []
+    named: set[int] = set()
+    for cell in cells:
+        named |= parse_set(cell.cpus) if cell.cpus else set()
+    missing = set(range(min(d.vcpu or 1, NUMBER_MAX))) - named
+    if cells and named and missing:
+        first = cells[0]
+        first.cpus = format_set(missing | (parse_set(first.cpus) if first.cpus else set()))
+
+
+def _pins(d: DomainDef) -> None:
+    """Sets of CPUs and nodes in their shortest form."""
+    if d.cputune is not None:
+        for vcpu_pin in d.cputune.vcpupins:
+            vcpu_pin.cpuset = normalise_set(vcpu_pin.cpuset)
+        for thread_pin in d.cputune.iothreadpins:
+            thread_pin.cpuset = normalise_set(thread_pin.cpuset)
+        d.cputune.emulatorpin = normalise_set(d.cputune.emulatorpin)
+    if d.numatune is not None:
+        if d.numatune.memory is not None:
+            d.numatune.memory.nodeset = normalise_set(d.numatune.memory.nodeset)
+        for node in d.numatune.memnodes:
+            node.nodeset = normalise_set(node.nodeset)
+    for vcpu in d.vcpus:
+        if vcpu.hotpluggable is None and not vcpu.enabled:
+            vcpu.hotpluggable = True
 
 
 def _vcpus(d: DomainDef) -> None:
@@ -166,6 +197,7 @@ def _vcpus(d: DomainDef) -> None:
             d.numatune.memory = NumaMemory(mode="strict", placement="auto")
     d.vcpu_cpuset = normalise_set(d.vcpu_cpuset)
     _iothreads(d)
+    _pins(d)
 
 
 def _iothreads(d: DomainDef) -> None:
@@ -224,7 +256,7 @@ def _cpu(d: DomainDef) -> None:
                 )
             cpu.model = "486" if d.os is not None and d.os.machine == "isapc" else "qemu64"
             cpu.fallback = "forbid"
-            cpu.check = cpu.check or "none"
+            cpu.check = "none"
         cpu.match = cpu.match or "exact"
         cpu.fallback = cpu.fallback or "allow"
         default_check = "partial" if d.type == "kvm" else "none"

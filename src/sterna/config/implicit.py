@@ -257,17 +257,14 @@ def add_drive_controllers(d: DomainDef) -> None:
         if len(devices.controllers_of(kind)) > 1:
             name = kind.upper() if kind == "ide" else kind
             raise InternalError(f"Only 1 {name} controller is supported")
-    highest = -1
+    asked: set[int] = set()
     for channel in devices.channels:
         if channel.target_type == "virtio":
             place = channel.address
-            asked = place.controller if isinstance(place, VirtioSerialAddress) else 0
-            highest = max(highest, asked)
+            asked.add(place.controller if isinstance(place, VirtioSerialAddress) else 0)
     if any(console.target_type == "virtio" for console in devices.consoles):
-        highest = max(highest, 0)
-    if highest > CONTROLLERS_MAX:
-        raise XmlError(f"virtio-serial controller {highest} is out of range")
-    for index in range(highest + 1):
+        asked.add(0)
+    for index in sorted(asked):
         _add(d, "virtio-serial", index)
     if devices.smartcards:
         _add(d, "ccid", 0)

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from sterna.config import assign_aliases, clone, format_domain, parse_domain
+from sterna.config import assign_aliases, check_abi, clone, format_domain, parse_domain
 from sterna.config.model import CpuFeature, DimmAddress, DomainDef
 from sterna.errors import SternaError
 from support import corpus
@@ -155,6 +155,19 @@ def test_migratable_text_is_libvirts(name: str) -> None:
     asked = corpus.completed(corpus.text("in", name), corpus.text("live", name))
     remember(live, asked)
     assert format_domain(live, secure=True, migratable=True) == expected
+
+
+@pytest.mark.parametrize("name", corpus.names("migratable"))
+def test_peer_builds_the_same_machine(name: str) -> None:
+    """What libvirt sends is completed, by us, to the very machine that runs."""
+    sent = corpus.completed(corpus.text("migratable", name))
+    kept = corpus.text("inactive", name)
+    running = corpus.completed(kept, kept)
+    sent.cpu = running.cpu  # resolved on the way: that is its own affair
+    if running.os is not None and running.os.firmware:
+        return  # firmware was found at start, and machine features with it
+    running.current_memory = sent.current_memory  # the balloon may have moved
+    check_abi(running, sent)
 
 
 def remember(live: DomainDef, asked: DomainDef) -> None:

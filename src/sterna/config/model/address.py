@@ -184,7 +184,7 @@ class Device:
 class BootDevice(Device):
     """A device the firmware can boot from, or with an option ROM."""
 
-    boot_order: int | None = at("boot@order", NAT)
+    boot_order: int | None = at("boot@order", NAT, required=True)
     boot_loadparm: str | None = at("boot@loadparm")
     rom_bar: bool | None = at("rom@bar", ON_OFF)
     rom_enabled: bool | None = at("rom@enabled", YES_NO)
