@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -120,7 +121,10 @@ def test_tcp_beyond_loopback_is_warned_of(hosts: Hosts, short_dir: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_an_ordinary_user_has_a_host_too(hosts: Hosts, guest_xml: str, short_dir: Path) -> None:
+def test_an_ordinary_user_has_a_host_too(
+    hosts: Hosts, guest_xml: str, tick_elf: Path, short_dir: Path
+) -> None:
+    kernel = shutil.copy(tick_elf, short_dir / "tick.elf")  # where that user can read it
     root = short_dir / "user"
     root.mkdir()
     os.chown(root, 65534, 65534)
@@ -133,7 +137,7 @@ def test_an_ordinary_user_has_a_host_too(hosts: Hosts, guest_xml: str, short_dir
         daemon.start()
     finally:
         os.umask(before)
-    daemon.create(guest_xml, "--paused")
+    daemon.create(guest_xml.replace(str(tick_elf), str(kernel)), "--paused")
     assert daemon.state("web1") == "paused (user)"
     assert [os.stat(f"/proc/{q.pid}").st_uid for q in daemon.qemus()] == [65534]
 
