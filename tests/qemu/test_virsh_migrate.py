@@ -268,6 +268,7 @@ def test_there_it_is_already(
     serial_tap.wait_more_ticks(5).check_one_history()
 
 
+@pytest.mark.timeout(120 + 10 * ROUND_TRIPS)
 def test_back_and_forth(
     two_hosts: TwoHosts, serial_tap: SerialTap, tick_guest_xml: MakeGuest
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 TICK = re.compile(r"tick (\d+) (\d+) (\d+)")
@@ -54,16 +55,24 @@ class History:
     pages: int = 0
     boots: int = 0
     faults: list[str] = field(default_factory=list)
+    pending: bytes = b""
 
     @classmethod
     def parse(cls, chunks: Iterable[Chunk]) -> History:
         history = cls()
-        pending = b""
         for chunk in chunks:
-            *whole, pending = (pending + chunk.data).split(b"\n")
-            for raw in whole:
-                history._take(Line(chunk.at_ns, chunk.speaker, raw.decode("ascii", "replace")))
+            history.hear(chunk)
         return history
+
+    def hear(self, chunk: Chunk) -> None:
+        """What the guest said next."""
+        *whole, self.pending = (self.pending + chunk.data).split(b"\n")
+        for raw in whole:
+            self._take(Line(chunk.at_ns, chunk.speaker, raw.decode("ascii", "replace")))
+
+    def copy(self) -> History:
+        """As it is now, whatever is heard later."""
+        return replace(self, lines=[*self.lines], ticks=[*self.ticks], faults=[*self.faults])
 
     @classmethod
     def of_text(cls, data: bytes) -> History:
@@ -97,7 +106,10 @@ class History:
         return list(dict.fromkeys(tick.speaker for tick in self.ticks))
 
     def since(self, at_ns: int) -> list[Tick]:
-        return [tick for tick in self.ticks if tick.at_ns >= at_ns]
+        return self.ticks[self._first_since(at_ns) :]
+
+    def _first_since(self, at_ns: int) -> int:
+        return bisect.bisect_left(self.ticks, at_ns, key=lambda tick: tick.at_ns)
 
     def longest_silence_ms(self, ticks: Sequence[Tick] | None = None) -> float:
         """The longest time from one tick to the next; 0 with fewer than two ticks."""
@@ -112,10 +124,11 @@ class History:
 
     def verified_since(self, at_ns: int) -> bool:
         """Whether every page of the region was verified after that moment."""
-        ticks = self.since(at_ns)
-        if len(ticks) < 2 or not self.pages:
+        first = self._first_since(at_ns)
+        if len(self.ticks) - first < 2 or not self.pages:
             return False
-        return (ticks[-1].pages_checked - ticks[0].pages_checked) % MODULUS >= self.pages
+        checked = self.ticks[-1].pages_checked - self.ticks[first].pages_checked
+        return checked % MODULUS >= self.pages
 
     def check_one_history(self, *, boots: int = 1) -> None:
         """AssertionError if a tick was lost or doubled, a page bad, or the guest booted anew."""

@@ -29,6 +29,7 @@ class SerialTap:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.chunks: list[Chunk] = []
+        self._history = History()
         # By speaker: the pid that connected (QEMU's, unless its daemon opened the socket for it).
         self.pids: list[int] = []
         self._connections: dict[int, socket.socket] = {}
@@ -97,7 +98,9 @@ class SerialTap:
         at_ns = time.monotonic_ns()
         with self._news:
             if data:
-                self.chunks.append(Chunk(at_ns, speaker, data))
+                chunk = Chunk(at_ns, speaker, data)
+                self.chunks.append(chunk)
+                self._history.hear(chunk)
             else:
                 selector.unregister(connection)
                 connection.close()
@@ -113,7 +116,7 @@ class SerialTap:
     def history(self) -> History:
         """All that was heard until now."""
         with self._news:
-            return History.parse(list(self.chunks))
+            return self._history.copy()
 
     def send(self, data: bytes) -> None:
         """Type at the guest, on every open connection."""
@@ -135,12 +138,11 @@ class SerialTap:
         deadline = time.monotonic() + timeout_s
         with self._news:
             while True:
-                history = History.parse(list(self.chunks))
-                if holds(history):
-                    return history
+                if holds(self._history):
+                    return self._history.copy()
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    last = [f"{line.speaker}: {line.text}" for line in history.lines[-5:]]
+                    last = [f"{line.speaker}: {line.text}" for line in self._history.lines[-5:]]
                     raise TimeoutError(
                         f"no {what} within {timeout_s} s; {len(self._connections)} connected,"
                         f" last words: {last}"
@@ -149,7 +151,8 @@ class SerialTap:
 
     def wait_more_ticks(self, count: int = 5, timeout_s: float = 20) -> History:
         """Until the guest ticked `count` times more than now: it is alive."""
-        before = len(self.history().ticks)
+        with self._news:
+            before = len(self._history.ticks)
         return self.wait_until(
             lambda history: len(history.ticks) >= before + count, f"{count} more ticks", timeout_s
         )
@@ -157,7 +160,7 @@ class SerialTap:
     def wait_line(self, start: str, timeout_s: float = 20) -> History:
         """Until some line begins so."""
         return self.wait_until(
-            lambda history: any(line.text.startswith(start) for line in history.lines),
+            lambda history: any(line.text.startswith(start) for line in reversed(history.lines)),
             f"line {start!r}",
             timeout_s,
         )
