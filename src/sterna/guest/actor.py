@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sterna.config import DomainDef
-from sterna.errors import OperationInvalid
+from sterna.errors import ErrorDomain, OperationInvalid
 from sterna.guest import cpus, lifecycle, power, save, stop
 from sterna.guest.definitions import format_live, format_stored, uuid_of
 from sterna.guest.events import GuestEvent, GuestRef, LifecycleEvent
@@ -111,7 +111,7 @@ class Guest:
         Raises: OperationInvalid (55) "domain is not running".
         """
         if self.running is None or self.running.ending is not None:
-            raise OperationInvalid("domain is not running")
+            raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
         return self.running
 
     def stored_or_refuse(self) -> DomainDef:

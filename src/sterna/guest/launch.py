@@ -20,11 +20,18 @@ from typing import TYPE_CHECKING, Final
 
 from sterna.config import DomainDef, assign_aliases, check_start, clone
 from sterna.config.variants import strip_live
-from sterna.errors import InternalError, OperationInvalid, SternaError, SystemCallError
+from sterna.errors import (
+    ErrorDomain,
+    InternalError,
+    OperationInvalid,
+    SternaError,
+    SystemCallError,
+)
 from sterna.guest import audit, reattach, stop
+from sterna.guest.agent import AGENT_CHANNEL
 from sterna.guest.asking import Command, ask_all
 from sterna.guest.events import AgentLifecycleEvent
-from sterna.guest.monitor import AGENT_CHANNEL, DISCONNECTED, REASON_STARTED
+from sterna.guest.monitor import DISCONNECTED, REASON_STARTED
 from sterna.guest.pinning import pin
 from sterna.guest.processor import read_back_processor
 from sterna.guest.resources import Taken, read_back_ptys, take
@@ -139,7 +146,7 @@ async def _spawn(guest: Guest, running: Running, plan: Plan) -> None:
 def _refuse_if_ending(running: Running) -> None:
     """Killed before it was born: its connection closed meanwhile. (I8)"""
     if running.ending is not None:
-        raise OperationInvalid("domain is not running")
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
 
 
 async def _get_to_know(running: Running) -> None:

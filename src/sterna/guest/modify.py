@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sterna.config import DomainDef, clone
-from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid
+from sterna.errors import ErrorDomain, InvalidArg, NoDomainMetadata, OperationInvalid
 from sterna.guest import metadata, vcpus
 from sterna.guest.definitions import memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
 from sterna.guest.events import MetadataChangeEvent
@@ -164,7 +164,7 @@ def get_vcpus(guest: Guest, affect: Affect = Affect.CURRENT, *, maximum: bool = 
     running, stored = affected(guest, affect)
     definition = running.definition if running is not None else stored
     if definition is None:
-        raise OperationInvalid("domain is not running")
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
     return vcpus_max(definition) if maximum else vcpus_now(definition)
 
 

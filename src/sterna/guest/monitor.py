@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sterna.guest import events as e
 from sterna.guest import power
+from sterna.guest.agent import AGENT_CHANNEL
 from sterna.guest.definitions import channel_by_alias, disk_by_event
 from sterna.guest.jobs import Operation
 from sterna.guest.states import (
@@ -216,7 +217,6 @@ def _migration_pass(guest: Guest, _running: Running, data: dict[str, Any]) -> No
     guest.emit(e.MigrationIterationEvent(guest.ref, int(data.get("pass", 0))))
 
 
-AGENT_CHANNEL = "org.qemu.guest_agent.0"
 CONNECTED, DISCONNECTED = 1, 2
 REASON_STARTED, REASON_CHANNEL = 1, 2
 

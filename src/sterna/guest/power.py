@@ -11,8 +11,9 @@ import logging
 from enum import Enum, IntFlag
 from typing import TYPE_CHECKING, Final
 
-from sterna.errors import AgentUnresponsive, BadArgument, OperationInvalid
+from sterna.errors import BadArgument, ErrorDomain, OperationInvalid
 from sterna.guest import stop
+from sterna.guest.agent import agent_refusal
 from sterna.guest.cpus import resume_cpus
 from sterna.guest.jobs import Call
 from sterna.guest.running import DESTROYED, PANICKED, SHUTDOWN, Running
@@ -163,7 +164,10 @@ async def _press(guest: Guest, mode: ShutdownMode, api: str, *, reboot: bool) ->
     async def work() -> None:
         running = guest.live_or_refuse()
         if mode is ShutdownMode.AGENT:
-            raise AgentUnresponsive("QEMU guest agent is not connected")
+            raise agent_refusal(running.definition, running=guest.state is State.RUNNING)
+        if guest.state is not State.RUNNING and not reboot:
+            # Nobody would see the button; libvirt refuses the same (observed).
+            raise OperationInvalid("domain is not running")
         running.reboot_on_shutdown = reboot
         guest.post_status()
         await running.qemu.execute("system_powerdown", timeout_s=MONITOR_S)
@@ -208,7 +212,7 @@ async def destroy(
     """
     running = guest.running
     if running is None:
-        raise OperationInvalid("domain is not running")
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
     registration = guest.surroundings.autokill.find(guest.uuid)
     if registration is not None and registration.incoming:
         # Its owner's decision comes first, then the owner kills it (L4). Should the owner hang,

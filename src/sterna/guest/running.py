@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sterna.config import DomainDef
-from sterna.errors import OperationInvalid
+from sterna.errors import ErrorDomain, OperationInvalid
 from sterna.guest.ports import Monitor, Process
 from sterna.guest.states import (
     PausedReason,
@@ -127,7 +127,7 @@ class Running:
         Raises: OperationInvalid (55) if the guest is being stopped or not connected yet.
         """
         if self.monitor is None or self.ending is not None:
-            raise OperationInvalid("domain is not running")
+            raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
         return self.monitor
 
     @property

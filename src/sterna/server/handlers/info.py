@@ -7,18 +7,19 @@ import time
 
 from sterna.config import DomainDef, format_domain
 from sterna.errors import (
-    AgentUnresponsive,
     ArgumentUnsupported,
     BadArgument,
+    ErrorDomain,
     InvalidArg,
     OperationInvalid,
     SternaError,
 )
 from sterna.guest import stats
 from sterna.guest.actor import Guest
+from sterna.guest.agent import agent_refusal
 from sterna.guest.definitions import memory_max_kib, vcpus_max, vcpus_now
-from sterna.guest.monitor import AGENT_CHANNEL
 from sterna.guest.pinning import emulator_cpus, vcpu_cpus
+from sterna.guest.states import State
 from sterna.host.files import cpu_bitmap
 from sterna.host.node import cpu_map
 from sterna.rpc.msg_agent import DomainInterfaceAddressesArgs, DomainInterfaceAddressesRet
@@ -111,7 +112,7 @@ def affected(guest: Guest, flags: int) -> DomainDef:
     if flags & AFFECT_CONFIG:
         return guest.stored_or_refuse()
     if flags & AFFECT_LIVE and guest.live is None:
-        raise OperationInvalid("domain is not running")
+        raise OperationInvalid("domain is not running", domain=ErrorDomain.DOMAIN)
     return guest.current
 
 
@@ -121,10 +122,7 @@ def no_guest_agent(guest: Guest) -> SternaError:
     Raises:
         OperationInvalid: the guest is not running at all.
     """
-    live = guest.live_or_refuse().definition
-    if any(channel.target_name == AGENT_CHANNEL for channel in live.devices.channels):
-        return AgentUnresponsive("QEMU guest agent is not connected")
-    return ArgumentUnsupported("QEMU guest agent is not configured")
+    return agent_refusal(guest.live_or_refuse().definition, running=guest.state is State.RUNNING)
 
 
 @handles("DOMAIN_GET_XML_DESC")
@@ -237,7 +235,8 @@ def domain_get_max_memory(session: Session, args: DomainGetMaxMemoryArgs) -> Dom
 
 @handles("DOMAIN_GET_MAX_VCPUS")
 def domain_get_max_vcpus(session: Session, args: DomainGetMaxVcpusArgs) -> DomainGetMaxVcpusRet:
-    return DomainGetMaxVcpusRet(num=vcpus_max(find(session, args.dom).current))
+    """The most a running guest may have: of one that isn't, libvirt says nothing (observed)."""
+    return DomainGetMaxVcpusRet(num=vcpus_max(affected(find(session, args.dom), AFFECT_LIVE)))
 
 
 @handles("DOMAIN_GET_VCPUS_FLAGS")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 from sterna.config import format_domain
 from sterna.config.variants import strip_live
-from sterna.errors import BadArgument, InvalidArg, OperationInvalid
+from sterna.errors import BadArgument, InvalidArg, OperationInvalid, SystemCallError
 from sterna.guest import lifecycle, power, save
 from sterna.guest.flags import SaveFlags, StartFlags, UndefineFlags
 from sterna.guest.power import ShutdownMode
@@ -246,7 +247,12 @@ async def domain_managed_save(session: Session, args: DomainManagedSaveArgs) -> 
 @handles("DOMAIN_MANAGED_SAVE_REMOVE")
 def domain_managed_save_remove(session: Session, args: DomainManagedSaveRemoveArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainManagedSaveRemove")
-    save.remove_managed_image(find(session, args.dom))
+    guest = find(session, args.dom)
+    if not guest.has_managed_save:
+        raise SystemCallError(
+            f"Failed to remove managed save file '{save.image_path(guest)}'", errno=errno.ENOENT
+        )
+    save.remove_managed_image(guest)
 
 
 @handles("DOMAIN_MANAGED_SAVE_GET_XML_DESC")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sterna.errors import BadArgument, InternalError
+from sterna.errors import ArgumentUnsupported, InternalError
 from sterna.guest import stats
 from sterna.guest.stats import SERVED, Stat
 from sterna.rpc.msg_block import (
@@ -46,7 +46,9 @@ async def connect_get_all_domain_stats(
     )
     unknown = args.stats & ~int(SERVED)
     if unknown and args.flags & ENFORCE:
-        raise BadArgument(f"Stats types bits 0x{unknown:x} are not supported by this daemon")
+        raise ArgumentUnsupported(
+            f"Stats types bits 0x{unknown:x} are not supported by this daemon or QEMU"
+        )
     registry = session.context.registry
     if args.doms:
         named = [registry.find(UUID(bytes=dom.uuid)) for dom in args.doms]
