@@ -7,7 +7,7 @@ import string
 
 from sterna.config.addresses.pci import MODEL_NAMES
 from sterna.config.caps import EmulatorFacts
-from sterna.config.implicit import is_q35
+from sterna.config.implicit import USB_COMPANIONS, is_q35
 from sterna.config.model import (
     Disk,
     DomainDef,
@@ -21,6 +21,7 @@ SOCKET_NICS = frozenset({"server", "client", "mcast", "udp"})
 EJECTABLE = frozenset({"cdrom", "floppy"})
 SERIAL_MODELS = frozenset({"isa-serial", "usb-serial", "pci-serial", "isa-debugcon"})
 PORT_MAX = 255
+VRAM_KIB_MIN = 1024
 FORMATS = frozenset({
     "raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhdx", "bochs", "cloop", "dmg", "fat",
     "luks", "iso", "cow", "ploop", "dir",
@@ -38,21 +39,6 @@ DEVICE_OF_VIDEO = {
     "bochs": "bochs-display", "ramfb": "ramfb",
 }  # fmt: skip
 VIDEO_OF_X86 = frozenset({*DEVICE_OF_VIDEO, "virtio", "none"})
-USB_COMPANIONS = frozenset({"ich9-uhci1", "ich9-uhci2", "ich9-uhci3"})
-CONTROLLER_MODELS = {
-    "usb": USB_COMPANIONS
-    | {"piix3-uhci", "piix4-uhci", "ehci", "ich9-ehci1", "vt82c686b-uhci", "pci-ohci",
-       "nec-xhci", "qemu-xhci", "none"},
-    "scsi": frozenset({"auto", "buslogic", "lsilogic", "lsisas1068", "vmpvscsi", "ibmvscsi",
-                       "virtio-scsi", "lsisas1078", "virtio-transitional",
-                       "virtio-non-transitional", "am53c974", "dc390"}),
-    "ide": frozenset({"piix3", "piix4", "ich6"}),
-    "sata": frozenset(),
-    "fdc": frozenset(),
-    "ccid": frozenset(),
-    "isa": frozenset(),
-    "virtio-serial": frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"}),
-}  # fmt: skip
 MAC_GROUP_BIT = 1
 
 
@@ -235,6 +221,10 @@ def _controllers(d: DomainDef) -> None:
     for index in masters:
         if masters.count(index) > 1:
             raise XmlError(f"Duplicate USB controllers with index {index}")
+    if is_q35(d) and d.devices.controllers_of("ide"):
+        raise ConfigUnsupported(
+            "IDE controllers are unsupported for this QEMU binary or machine type"
+        )
     for controller in d.devices.controllers_of("pci"):
         if controller.port is not None and controller.port > PORT_MAX:
             raise ConfigUnsupported(
@@ -249,12 +239,6 @@ def _controllers(d: DomainDef) -> None:
                 f" '{controller.index}', model '{controller.model}' and modelName"
                 f" '{controller.model_name}'"
             )
-    for controller in d.devices.controllers:
-        allowed = CONTROLLER_MODELS.get(controller.type)
-        if controller.model is not None and allowed is not None and controller.model not in allowed:
-            raise ConfigUnsupported(
-                f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
-            )
 
 
 def _video(d: DomainDef, facts: EmulatorFacts) -> None:
@@ -263,6 +247,9 @@ def _video(d: DomainDef, facts: EmulatorFacts) -> None:
         kind = video.model.type if video.model is not None else None
         if kind not in VIDEO_OF_X86:
             raise ConfigUnsupported(f"domain configuration does not support video model '{kind}'")
+        vram = video.model.vram if video.model is not None else None
+        if kind != "qxl" and vram is not None and vram < VRAM_KIB_MIN:
+            raise ConfigUnsupported("value for 'vram' must be at least 1 MiB (1024 KiB)")
         device = DEVICE_OF_VIDEO.get(kind or "")
         if device is not None and not facts.has(device):
             raise ConfigUnsupported(f"domain configuration does not support video model '{kind}'")

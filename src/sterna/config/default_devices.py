@@ -132,7 +132,11 @@ def _chardevs(d: DomainDef) -> None:
     for channel in devices.channels:
         if channel.target_type is None:
             raise XmlError("target type must be specified for channel device")
-    for one in (*devices.serials, *devices.parallels, *devices.consoles, *devices.channels):
+    twin = devices.consoles[:1] if devices.serials else []
+    if twin and twin[0].target_type == "serial":
+        twin[0].sources = []  # it will get the serial port's
+    consoles = [one for one in devices.consoles if one not in twin or one.target_type != "serial"]
+    for one in (*devices.serials, *devices.parallels, *consoles, *devices.channels):
         if len(one.sources) > 1 and one.type != "udp":
             raise XmlError("only one source element is allowed for character device")
         _source(one)
@@ -216,6 +220,9 @@ def _listens(graphics: Graphics) -> None:
             graphics.listen = None
         else:
             graphics.listens = [Listen(type="address", address=graphics.listen)]
+    for listen in graphics.listens:
+        if listen.type == "network" and listen.network is None:
+            raise XmlError("'network' attribute is required for listen type 'network'")
     first = graphics.listens[0]
     if first.type == "address":
         if graphics.listen is not None and first.address not in (None, graphics.listen):
@@ -233,9 +240,11 @@ def _vnc_ports(graphics: Graphics) -> None:
     if graphics.listens[0].type in ("socket", "none"):
         graphics.port = graphics.autoport = None
         return
-    if graphics.autoport is False and graphics.port in (None, -1, 0):
-        graphics.port = None
-    elif graphics.port in (None, -1, 0) or graphics.autoport:
+    if not graphics.autoport and (
+        graphics.port == 0 or (graphics.autoport is False and graphics.port in (None, -1))
+    ):
+        graphics.port, graphics.autoport = None, False
+    elif graphics.port in (None, -1) or graphics.autoport:
         graphics.port = -1
         graphics.autoport = True
     else:
@@ -295,6 +304,8 @@ def _demand(d: DomainDef) -> None:
         internal = "missing hub device type"
     if internal is not None:
         raise InternalError(internal, domain=ErrorDomain.DOMAIN)
+    if any(not redirected.type for redirected in devices.redirdevs):
+        raise InternalError("missing type in redirdev", domain=ErrorDomain.DOMAIN)
     if any(not rng.model for rng in devices.rngs):
         raise XmlError("missing RNG device model")
     if any(rng.backend is None for rng in devices.rngs):
@@ -331,7 +342,9 @@ def _small(d: DomainDef) -> None:
         if hostdev.managed is None and hostdev.mode == "subsystem":
             hostdev.managed = False
     for one in devices.inputs:
-        if one.bus is None:
+        if one.bus == "none":
+            one.bus = None
+        elif one.bus is None:
             one.bus = DEFAULT_INPUT_BUS.get(one.type)
     for tpm in devices.tpms:
         if tpm.model is None:

@@ -29,6 +29,20 @@ USB_DEFAULT = "piix3-uhci"
 SCSI_DEFAULT = "lsilogic"
 USB_MASTER = "ich9-ehci1"
 USB_COMPANIONS = {"ich9-uhci1": 0, "ich9-uhci2": 2, "ich9-uhci3": 4}  # the port each starts at
+CONTROLLER_MODELS = {
+    "usb": set(USB_COMPANIONS)
+    | {"piix3-uhci", "piix4-uhci", "ehci", "ich9-ehci1", "vt82c686b-uhci", "pci-ohci",
+       "nec-xhci", "qemu-xhci", "none"},
+    "scsi": frozenset({"auto", "buslogic", "lsilogic", "lsisas1068", "vmpvscsi", "ibmvscsi",
+                       "virtio-scsi", "lsisas1078", "virtio-transitional",
+                       "virtio-non-transitional", "am53c974", "dc390"}),
+    "ide": frozenset({"piix3", "piix4", "ich6"}),
+    "sata": frozenset(),
+    "fdc": frozenset(),
+    "ccid": frozenset(),
+    "isa": frozenset(),
+    "virtio-serial": frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"}),
+}  # fmt: skip
 CONTROLLERS_MAX = 255  # keeps one absurd address from adding millions of controllers
 
 Item = TypeVar("Item")
@@ -50,37 +64,38 @@ def arrange(d: DomainDef) -> None:
     Disks of one bus stand together, by target index; the bus is the one written in the text
     ("none" is a bus too). Controllers of one type stand together, by index.
     """
-    disks: list[Disk] = []
-    for disk in d.devices.disks:
-        _insert(disks, disk, lambda one: one.bus, lambda one: target_index(one.target))
-    d.devices.disks = disks
-    controllers: list[Controller] = []
-    for controller in d.devices.controllers:
-        _insert(controllers, controller, lambda one: one.type, _index)
-    d.devices.controllers = controllers
+    d.devices.disks = _arranged(
+        d.devices.disks, lambda one: one.bus, lambda one: target_index(one.target)
+    )
+    d.devices.controllers = _arranged(d.devices.controllers, lambda one: one.type, _index)
 
 
 def _index(controller: Controller) -> int:
     return -1 if controller.index is None else controller.index
 
 
-def _insert(
-    kept: list[Item], item: Item, group: Callable[[Item], object], rank: Callable[[Item], int]
-) -> None:
-    """Before the first of its group that ranks higher, else after the last of its group."""
-    at = None
-    for position in range(len(kept) - 1, -1, -1):
-        if group(kept[position]) != group(item):
-            continue
-        if 0 <= rank(item) < rank(kept[position]):
-            at = position
-        elif at is None:
-            at = position + 1
-    kept.insert(len(kept) if at is None else at, item)
+def _arranged(
+    items: list[Item], group_of: Callable[[Item], object], rank_of: Callable[[Item], int]
+) -> list[Item]:
+    """Each before the first of its group that ranks higher, else after the last of its group."""
+    groups: dict[object, tuple[list[Item], list[int]]] = {}
+    for item in items:
+        members, ranks = groups.setdefault(group_of(item), ([], []))
+        rank = rank_of(item)
+        at = next((i for i, other in enumerate(ranks) if 0 <= rank < other), len(ranks))
+        members.insert(at, item)
+        ranks.insert(at, rank)
+    return [item for members, _ in groups.values() for item in members]
 
 
 def number_controllers(d: DomainDef) -> None:
     """A controller without index gets the lowest free one of its type; models get defaults."""
+    for controller in d.devices.controllers:
+        allowed = CONTROLLER_MODELS.get(controller.type)
+        if controller.model is not None and allowed is not None and controller.model not in allowed:
+            raise ConfigUnsupported(
+                f"Unknown model type '{controller.model}'", domain=ErrorDomain.DOMAIN
+            )
     used: dict[str, set[int]] = {}
     before: Controller | None = None  # the USB controller before this one
     for controller in d.devices.controllers:
@@ -230,13 +245,6 @@ def add_implicit_devices(d: DomainDef) -> None:
         devices.memballoon = Memballoon(model="virtio")
 
 
-def _check_drive(disk: Disk, d: DomainDef) -> None:
-    if disk.bus == "ide" and is_q35(d):
-        raise ConfigUnsupported(
-            "IDE controllers are unsupported for this QEMU binary or machine type"
-        )
-
-
 def add_drive_controllers(d: DomainDef) -> None:
     """Controllers that disks, channels and smartcards refer to, in libvirt's order."""
     devices = d.devices
@@ -244,7 +252,6 @@ def add_drive_controllers(d: DomainDef) -> None:
         highest = -1
         for disk in devices.disks:
             if disk.bus == kind and isinstance(disk.address, DriveAddress):
-                _check_drive(disk, d)
                 highest = max(highest, disk.address.controller)
         for hostdev in devices.hostdevs if kind == "scsi" else ():
             if hostdev.type == "scsi" and isinstance(hostdev.address, DriveAddress):

@@ -39,7 +39,8 @@ def strip_live(d: DomainDef) -> None:
     for device in d.all_devices():
         if device.alias is not None and not device.alias.startswith(USER_ALIAS):
             device.alias = None
-        if isinstance(device.address, PciAddress) and device.address.is_empty:
+        off = isinstance(device, Controller) and device.model == "none"
+        if isinstance(device.address, PciAddress) and (device.address.is_empty or off):
             device.address = None
     for disk in d.devices.disks:
         _strip_disk(disk)

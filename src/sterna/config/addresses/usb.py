@@ -16,6 +16,7 @@ PORTS = {
     "ich9-uhci2": 2, "ich9-uhci3": 2, "vt82c686b-uhci": 2, "pci-ohci": 3, "nec-xhci": 4,
     "qemu-xhci": 4,
 }  # fmt: skip
+SIZEABLE = frozenset({"nec-xhci", "qemu-xhci"})
 COMPANIONS = frozenset({"ich9-uhci1", "ich9-uhci2", "ich9-uhci3"})
 
 
@@ -59,7 +60,9 @@ def assign_usb(d: DomainDef) -> None:
     """Give every USB device a bus and port, adding hubs where ports run out."""
     buses: dict[int, _Ports] = {}
     for controller in d.devices.controllers_of("usb"):
-        count = controller.ports or PORTS.get(controller.model or "", 0)
+        count = PORTS.get(controller.model or "", 0)
+        if controller.model in SIZEABLE and controller.ports:
+            count = controller.ports
         index = controller.index or 0
         if count and (index not in buses or controller.model not in COMPANIONS):
             buses[index] = _Ports(count, "")

@@ -102,7 +102,7 @@ class Redirdev(BootDevice):
     """A USB device redirected from a client."""
 
     bus: str = at("@bus", one_of("usb"), "usb")
-    type: str = at("@type", CHARDEV_TYPES, "spicevmc")
+    type: str = at("@type", CHARDEV_TYPES, "")
     sources: list[CharSource] = children("source", CharSource)
     protocol: str | None = at("protocol@type", one_of("raw", "telnet", "telnets", "tls"))
 

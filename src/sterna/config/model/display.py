@@ -13,7 +13,9 @@ from sterna.config.values import INT, NAT, ON_OFF, YES_NO, one_of
 class Listen:
     """Where a display server listens. `from_config` marks what the host's configuration filled."""
 
-    type: str = at("@type", one_of("none", "address", "network", "socket"), "address")
+    type: str = at(
+        "@type", one_of("none", "address", "network", "socket"), "address", required=True
+    )
     address: str | None = at("@address")
     network: str | None = at("@network")
     socket: str | None = at("@socket")

@@ -49,6 +49,7 @@ from sterna.config.model.tuning import (
     Vcpu,
 )
 from sterna.config.values import NAT, ON_OFF, TEXT_OR_EMPTY, UUID, one_of
+from sterna.errors import ErrorDomain, InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,9 +146,7 @@ class DomainDef:
     XML; formatting takes the id as an argument.
     """
 
-    type: str | None = at(
-        "@type", one_of("qemu", "kvm", unknown="invalid domain type {}"), required=True
-    )
+    type: str | None = at("@type", one_of("qemu", "kvm", unknown="invalid domain type {}"))
     id: str | None = at("@id", when=lambda _value, _mode: False)
     name: str = at("name", default="")
     uuid: uuidlib.UUID | None = at("uuid", UUID)
@@ -215,6 +214,8 @@ class DomainDef:
     original_cpu: Cpu | None = child("originalCpu", Cpu, when=status_only)
 
     def after_parse(self, _line: int) -> None:
+        if self.type is None:
+            raise InternalError("missing domain type attribute", domain=ErrorDomain.DOMAIN)
         if self.devices is None:
             self.devices = Devices()
 
