@@ -6,6 +6,7 @@ being sent away are found by their uuid, expected ones by their name, since that
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import uuid
@@ -51,7 +52,7 @@ class Host:
     """This host, as the other side of a migration sees it.
 
     `address` is where incoming guests are received and what the source is told; None for every
-    address and the host's name.
+    address, and then `reached_at` is told.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Host:
     address: str | None = None
     port_min: int = 49152
     port_max: int = 49215
+    reached_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,16 @@ class Migrations:
         """
         outgoing = self._outgoing.get(guest.uuid)
         return await outgoing.refresh() if outgoing is not None else None
+
+    async def settle(self, within_s: float) -> None:
+        """Wait until every migration whose controller has gone is undone.
+
+        For a daemon that stops: a source's QEMU that is left in the middle would stop its guest at
+        the switchover, and nobody would let it run again (W5).
+        """
+        sides = [*self._outgoing.values(), *self._incoming.values()]
+        if sides:
+            await asyncio.wait([side.at_rest for side in sides], timeout=within_s)
 
     # -- the destination -----------------------------------------------------------------------
 
@@ -399,7 +411,7 @@ class Migrations:
         return uri.plan_incoming(
             request.migrate_uri,
             listen_address=address,
-            own_host=self._host.address or self._host.name,
+            own_host=self._host.address or self._host.reached_at or self._host.name,
             any_address=anywhere,
             take_port=lambda: self._ports.take((address or anywhere).strip("[]")),
         )

@@ -22,7 +22,7 @@ from sterna.guest.launcher import QemuEmulators, QemuLauncher
 from sterna.guest.recover import recover
 from sterna.guest.registry import Registry
 from sterna.guest.surroundings import GuestPaths, GuestSettings, Surroundings, Work
-from sterna.host.identity import host_name, host_uuid
+from sterna.host.identity import host_name, host_uuid, migration_address
 from sterna.host.places import Places
 from sterna.migration.service import Host, Migrations
 from sterna.qemu.process import User
@@ -136,6 +136,7 @@ class Daemon:
                     settings.migration_address,
                     settings.migration_port_min,
                     settings.migration_port_max,
+                    await own_address(settings, hostname),
                 ),
             ),
         )
@@ -304,6 +305,15 @@ async def own_name(settings: Settings) -> str:
             return await asyncio.to_thread(host_name)
     except TimeoutError:
         return socket.gethostname()
+
+
+async def own_address(settings: Settings, name: str) -> str:
+    """Where other hosts reach this one: as set, else by its name, else by an address of its."""
+    try:
+        async with asyncio.timeout(NAME_LOOKUP_S):
+            return await asyncio.to_thread(migration_address, settings.migration_address, name)
+    except TimeoutError:
+        return name
 
 
 async def own_uuid(store: Store) -> UUID:

@@ -76,7 +76,8 @@ TABLE: tuple[Setting, ...] = (
         "address",
         None,
         "Where incoming guests are received: the address an incoming QEMU listens on and the one "
-        "the source is told. By default every address, and the host's name is told.",
+        "the source is told. By default every address is listened on, and the source is told the "
+        "host's name if that leads here, else the first address that other hosts can reach.",
         "--migration-address",
         "ADDR",
     ),
