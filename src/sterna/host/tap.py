@@ -16,10 +16,8 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from sterna.errors import ErrorDomain, InvalidArg, OperationFailed, SystemCallError
-from sterna.host.files import ROOT
 
 TUN_DEVICE = "/dev/net/tun"
 NAME_PATTERN = "vnet%d"
@@ -29,7 +27,6 @@ QUEUES_MAX = 256
 """The kernel's own limit, MAX_TAP_QUEUES."""
 
 _TUNSETIFF = 0x400454CA
-_TUNSETPERSIST = 0x400454CB
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
@@ -41,7 +38,6 @@ _SIOCSIFMTU = 0x8922
 _SIOCSIFHWADDR = 0x8924
 _SIOCGIFINDEX = 0x8933
 _SIOCBRADDIF = 0x89A2
-_SIOCBRDELIF = 0x89A3
 _IFF_UP = 0x1
 _ARPHRD_ETHER = 1
 
@@ -120,43 +116,6 @@ def open_tap(
     return tap
 
 
-def delete_tap(name: str, device: str = TUN_DEVICE) -> None:
-    """Delete a persistent tap that nobody holds; one that doesn't exist is fine.
-
-    Raises:
-        SystemCallError: not allowed, or a process holds it.
-    """
-    if not interface_exists(name):
-        return
-    for queues in (1, 2):
-        try:
-            tap = open_tap(name, queues=queues, vnet_hdr=False, device=device)
-        except SystemCallError as failed:
-            # A tap made with several queues can only be opened as such (EINVAL otherwise).
-            if failed.errno == errno.EINVAL and queues == 1:
-                continue
-            raise
-        try:
-            fcntl.ioctl(tap.fds[0], _TUNSETPERSIST, 0)
-        finally:
-            tap.close()
-        return
-
-
-def interface_exists(name: str) -> bool:
-    """Tell whether this network namespace has an interface of that name."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
-
-
-def is_bridge(name: str, root: Path = ROOT) -> bool:
-    """Tell whether an interface is a bridge."""
-    return (root / "sys/class/net" / name / "bridge").is_dir()
-
-
 def _index(name: str) -> bytes:
     answer = _interface_ioctl(f"Unable to find interface {name}", name, _SIOCGIFINDEX)
     return answer[16:20]
@@ -175,16 +134,6 @@ def attach_to_bridge(bridge: str, name: str) -> None:
         if failed.errno == errno.EOPNOTSUPP:
             raise OperationFailed(f"{bridge} is not a bridge") from failed
         raise
-
-
-def detach_from_bridge(bridge: str, name: str) -> None:
-    """Take an interface off its bridge.
-
-    Raises:
-        SystemCallError: it isn't there (EINVAL), or not allowed.
-    """
-    what = f"Unable to remove bridge {bridge} port {name}"
-    _interface_ioctl(what, bridge, _SIOCBRDELIF, _index(name))
 
 
 def set_mtu(name: str, mtu: int) -> None:

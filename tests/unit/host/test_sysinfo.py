@@ -99,7 +99,11 @@ def test_machine_without_smbios(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("echo BIOS Information", "BIOS Information\n"), ("echo no; exit 1", ""), ("exec sleep 9", "")],
+    [
+        ("echo BIOS Information", "BIOS Information\n"),
+        ("echo no; exit 1", ""),
+        ("exec sleep 9", ""),
+    ],
 )
 def test_asking_dmidecode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str

@@ -13,8 +13,7 @@ from sterna.errors import InvalidArg, SystemCallError
 from sterna.host import tap
 
 SCRIPT = """
-import os, socket, subprocess, sys
-from pathlib import Path
+import os, subprocess
 from sterna.errors import OperationFailed, SystemCallError
 from sterna.host import tap
 from sterna.host.netstat import interface_counters
@@ -45,46 +44,29 @@ tap.set_up("vnet0", False)
 assert "UP" not in show("vnet0")
 
 subprocess.run(["ip", "link", "add", "br0", "type", "bridge"], check=True)
-assert tap.is_bridge("br0", Path(sys.argv[1])) and not tap.is_bridge("vnet0", Path(sys.argv[1]))
 tap.attach_to_bridge("br0", "vnet0")
 assert "master br0" in show("vnet0")
 assert "busy" in refused(tap.attach_to_bridge, "br0", "vnet0")
 assert "No such device" in refused(tap.attach_to_bridge, "br1", "vnet0")
 assert "not a bridge" in refused(tap.attach_to_bridge, "vnet0", "many")
-tap.detach_from_bridge("br0", "vnet0")
-assert "master" not in show("vnet0")
 
 assert "vnet0" in interface_counters()
 one.close()
-assert not tap.interface_exists("vnet0")
+assert not show("vnet0")
 many.close()
-assert not tap.interface_exists("many")
-
-for queues in ((), ("multi_queue",)):
-    subprocess.run(["ip", "tuntap", "add", "kept", "mode", "tap", *queues], check=True)
-    assert tap.interface_exists("kept")
-    tap.delete_tap("kept")
-    assert not tap.interface_exists("kept")
-tap.delete_tap("kept")
+assert not show("many")
 """
 
 
 def test_taps_in_a_namespace(tmp_path: Path) -> None:
-    # /sys shows the namespace of whoever mounted it, hence the fresh one.
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    sysfs = tmp_path / "sys"
-    sysfs.mkdir()
-    inside = f'mount -t sysfs none {sysfs} && exec "$0" {script} {tmp_path}'
-    argv = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", inside]
-    if os.geteuid() == 0:
-        argv = ["unshare", "--net", "--mount", "sh", "-c", inside]
-    trial = [*argv[:-1], f"mount -t sysfs none {sysfs}"]
-    able = subprocess.run(trial, check=False, capture_output=True)
+    apart = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "-r", "--net"]
+    able = subprocess.run([*apart, "true"], check=False, capture_output=True)
     if able.returncode or not os.access(tap.TUN_DEVICE, os.R_OK | os.W_OK):
         pytest.skip("no network namespace or no tun driver here")
     done = subprocess.run(
-        [*argv, sys.executable],
+        [*apart, sys.executable, script],
         check=False,
         capture_output=True,
         text=True,
