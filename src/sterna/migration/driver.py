@@ -98,6 +98,8 @@ class Driver(ABC, Generic[S, E, F]):
         self._watched: list[tuple[ClientLink, Callable[[], None]]] = []
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._last_call = 0
+        self.at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once this side can be left alone: over, or waiting for somebody else's word."""
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -178,6 +180,10 @@ class Driver(ABC, Generic[S, E, F]):
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls[self._last_call] = answer
         return self._last_call, answer
+
+    def rest(self) -> None:
+        if not self.at_rest.done():
+            self.at_rest.set_result(None)
 
     def answer(self, call: int) -> None:
         waiting = self._calls.pop(call, None)

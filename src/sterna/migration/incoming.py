@@ -27,6 +27,7 @@ from sterna.guest.states import (
     ShutDown,
     Suspended,
 )
+from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import qmp
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
@@ -50,6 +51,13 @@ _VERDICTS: Final[dict[Record, Verdict]] = {
     Record.ABORTED: "aborted",
 }
 _RECORDS: Final[dict[Verdict, Record]] = {word: record for record, word in _VERDICTS.items()}
+# Until the decision the guest has certainly not run here. (L4)
+_UNDECIDED: Final = {
+    destination.Phase.LAUNCHING,
+    destination.Phase.LISTENING,
+    destination.Phase.PREPARED,
+    destination.Phase.FINISHING,
+}
 _ENDINGS: Final = {
     do.StopReason.FAILED: FAILED,
     do.StopReason.UNBORN: FAILED,
@@ -161,7 +169,13 @@ class Incoming(DestinationDriver):
         why = f"domain '{self.guest.name}' was stopped: {ending.audit}"
         if self._running is not None and ending is FAILED and self._kill is None:
             words = last_words(self._running.log_path, self._running.log_from)
-            why = f"qemu unexpectedly closed the monitor: {words}"
+            why = f"qemu unexpectedly closed the monitor: {words or 'without a word'}"
+            if self.state.phase in _UNDECIDED:
+                # The controller shows this text instead of the source's, so it says the whole. (L8)
+                why += (
+                    f"; the migration failed at the destination in phase {self.state.phase.value},"
+                    f" domain '{self.guest.name}' never ran there"
+                )
         self.post(on.QemuGone(why, int(Code.INTERNAL_ERROR)))
 
     def _closed(self, link: int) -> None:
@@ -176,6 +190,8 @@ class Incoming(DestinationDriver):
 
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
+        if phase in (destination.Phase.ENDED, destination.Phase.FAILED):
+            self.rest()
         if phase is destination.Phase.ENDED:
             self.close()
             self.ended(self)
@@ -321,7 +337,7 @@ class Incoming(DestinationDriver):
                 devices = self.definition.devices
                 await qmp.check_ready(qemu, has_disks=bool(devices.disks))
             case QmpOp.ALIVE:
-                await qemu.execute("query-status", timeout_s=qmp.MONITOR_S)
+                await qemu.execute("query-status", timeout_s=MONITOR_S)
             case QmpOp.CONT:
                 await self.guest.resume_cpus(RunningReason.MIGRATED)
             case QmpOp.RESTORE:
@@ -337,4 +353,4 @@ class Incoming(DestinationDriver):
         await qmp.set_capabilities(qemu, self.capabilities, wanted)
         own = self.request.qemu_parameters(destination=True)
         await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
-        await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=10)
+        await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=MONITOR_S)

@@ -137,6 +137,8 @@ class Outgoing(SourceDriver):
 
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
+        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
+            self.rest()
         if phase is source.Phase.ENDED:
             self._unsubscribe()
             self._drop_socket()

@@ -234,9 +234,10 @@ class Migrations:
         For a daemon that stops: a source's QEMU that is left in the middle would stop its guest at
         the switchover, and nobody would let it run again (W5).
         """
-        sides = [*self._outgoing.values(), *self._incoming.values()]
-        if sides:
-            await asyncio.wait([side.at_rest for side in sides], timeout=within_s)
+        waiting = [outgoing.at_rest for outgoing in self._outgoing.values()]
+        waiting += [incoming.at_rest for incoming in self._incoming.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=within_s)
 
     # -- the destination -----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 from typing import Any, Final
@@ -59,13 +60,14 @@ async def connect(endpoint: Endpoint) -> socket.socket:
             return await _connected(socket.AF_UNIX, endpoint.path)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(endpoint.host, endpoint.port or 0, type=socket.SOCK_STREAM)
-        failure: OSError = OSError(f"no address for {endpoint.host}")
+        why = "no address for it"
         for family, _type, _proto, _name, address in found:
             try:
                 return await _connected(family, address)
             except OSError as exc:
-                failure = exc
-        raise failure
+                why = os.strerror(exc.errno) if exc.errno else str(exc)
+        where = f"{endpoint.host}:{endpoint.port}"
+        raise OSError(f"unable to connect to server at '{where}': {why}")
 
 
 async def _connected(family: int, address: Any) -> socket.socket:

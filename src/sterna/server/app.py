@@ -166,6 +166,7 @@ class Daemon:
             for listener in listeners:
                 listener.close()
             clients.end_all("the daemon stops")
+        await context.migrations.settle(SETTLE_S)
         await settled(context)
         context.registry.let_go()
 
