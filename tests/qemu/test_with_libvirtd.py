@@ -1,0 +1,82 @@
+"""A guest moves between Sterna and the real libvirtd, by unmodified virsh (I21)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qemu.moving import GUEST, QUICK
+from support.daemon import Daemon
+from support.fixtures import Hosts, MakeGuest
+from support.host import Host
+from support.real_libvirtd import available, two_libvirtds
+from support.serial import SerialTap
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.clients,
+    pytest.mark.skipif(not available(), reason="needs root and libvirtd"),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.fixture
+def libvirtd(short_dir: Path) -> Iterator[Host]:
+    with two_libvirtds(short_dir) as (one, _):
+        yield one
+
+
+@pytest.fixture
+def sterna(hosts: Hosts) -> Daemon:
+    return hosts.start("alpha")
+
+
+def move(source: Host, destination: Host, directory: Path, *options: str) -> None:
+    """The two are in network namespaces of their own, but see the same files."""
+    data = f"unix://{directory}/data.sock"
+    words = ("migrate", "--live", GUEST, destination.uri, "--migrateuri", data, *options)
+    source.virsh(*words, timeout_s=60).check()
+    assert source.qemus() == []
+    assert destination.state(GUEST) == "running (migrated)"
+
+
+def test_there_and_back(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+) -> None:
+    sterna.create(tick_guest_xml(GUEST, QUICK))
+    serial_tap.wait_more_ticks()
+    move(sterna, libvirtd, short_dir)
+    serial_tap.wait_more_ticks()
+    move(libvirtd, sterna, short_dir)
+    told = sterna.said("domjobinfo", GUEST, "--completed")
+    assert "Incoming migration" in told
+    history = serial_tap.wait_more_ticks(10)
+    history.check_one_history()
+
+
+def test_definitions_go_along(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+) -> None:
+    """Each side's cookie carries a definition that the other understands."""
+    sterna.virsh("define", "/dev/stdin", stdin=tick_guest_xml(GUEST, QUICK)).check()
+    sterna.virsh("start", GUEST).check()
+    serial_tap.wait_more_ticks()
+    move(sterna, libvirtd, short_dir, "--persistent", "--undefinesource")
+    assert sterna.guests("--all") == set()
+    assert GUEST in libvirtd.guests("--persistent")
+    move(libvirtd, sterna, short_dir, "--persistent", "--undefinesource")
+    assert libvirtd.guests("--all") == set()
+    assert GUEST in sterna.guests("--persistent")
+    serial_tap.wait_more_ticks(10).check_one_history()
+    sterna.virsh("destroy", GUEST).check()
+    sterna.virsh("undefine", GUEST).check()
