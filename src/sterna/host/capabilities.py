@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sterna.host.cpu import VENDORS, best_model, host_cpu, named_models
+from sterna.host.cpu import VENDORS, BestModel, HostCpu, best_model, host_cpu, named_models
 from sterna.host.files import ROOT, format_cpu_list
 from sterna.host.node import NodeInfo, node_info
 from sterna.host.support import GuestSupport
@@ -36,7 +37,7 @@ def capabilities_xml(
     """Return the `<capabilities>` document.
 
     Args:
-        supports: the emulators found here, one for each architecture.
+        supports: the emulators found here, the host's own architecture first.
         guest_ids: user and group of QEMU processes, None where the daemon can't choose them.
         tsc: the time stamp counter as KVM tells it (`sterna.host.kvm`), None if unknown.
     """
@@ -66,6 +67,13 @@ def capabilities_xml(
     return str(xml)
 
 
+@functools.lru_cache(maxsize=2)
+def _named(support: GuestSupport, cpu: HostCpu) -> BestModel | None:
+    """The host's CPU by a model's name; the search takes some milliseconds."""
+    models = named_models(support, "qemu").values()
+    return best_model(models, cpu.features, cpu.vendor, cpu.signature)
+
+
 def _cpu(
     xml: XmlText,
     supports: Sequence[GuestSupport],
@@ -77,8 +85,7 @@ def _cpu(
     info = node_info(root)
     with xml.element("cpu"):
         xml.leaf("arch", info.model)
-        models = [model for support in supports for model in named_models(support, "qemu").values()]
-        best = best_model(models, cpu.features, cpu.vendor, cpu.signature)
+        best = _named(supports[0], cpu) if supports else None
         if best:
             xml.leaf("model", best.model.name)
         if cpu.vendor in VENDORS:

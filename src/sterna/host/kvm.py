@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 
 from sterna.host.capabilities import TscCounter
@@ -14,8 +15,9 @@ _KVM_GET_TSC_KHZ = 0xAEA3
 _KVM_CAP_TSC_CONTROL = 60
 
 
+@functools.lru_cache(maxsize=1)
 def tsc_counter(device: str = "/dev/kvm") -> TscCounter | None:
-    """Return the counter's rate, or None where KVM can't be asked.
+    """Return the counter's rate, or None where KVM can't be asked. Asked once: it never changes.
 
     A machine without memory is made for the question and gone before the answer is returned.
     """
