@@ -15,7 +15,6 @@ from sterna.config.model import (
     Chardev,
     Controller,
     Device,
-    Disk,
     DomainDef,
     DriveAddress,
     Input,
