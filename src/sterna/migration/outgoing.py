@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -40,27 +40,35 @@ _STATUSES: Final = {status.value: status for status in Status}
 SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a guest goes: where to, to whom, and how fast.
+
+    `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna.
+    """
+
+    target: uri.Endpoint
+    foreign: bool
+    speed_mib: int
+
+
 class Outgoing(SourceDriver):
     """One guest that is being sent away.
 
     Attributes:
         request: what Begin asked for, then what Perform asks for.
-        foreign: the destination is not Sterna, so no cookie can prove its decision.
-        target: where the data goes, known at Perform.
+        way: how the data goes, known at Perform.
         stats: what QEMU said last of the transfer.
     """
 
     def __init__(self, id: str, guest: Guest, running: Running, job: Job, request: Request) -> None:
         super().__init__(id, guest.surroundings.work)
         self.guest, self.running, self.job, self.request = guest, running, job, request
-        self.foreign = False
-        self.target: uri.Endpoint | None = None
+        self.way: Way | None = None
         self.stats: JobStats | None = None
         self.started_ms = 0
         self.stopped_ms = 0
         self.ended: Callable[[Outgoing], None] = lambda _outgoing: None
-        self.speed_mib = 0
-        """MiB/s set by the user while it runs or before; 0 for no limit."""
         self._socket: socket.socket | None = None
         self._have: tuple[str, ...] = ()
         self._originals: dict[str, Any] = {}
@@ -76,6 +84,21 @@ class Outgoing(SourceDriver):
         live = MigrateFlags.LIVE in self.request.flags
         number = self.number_of(link)
         self.begin(*source.begin(self.guest.name, number, live=live, running=running))
+
+    async def perform(self, link: ClientLink, request: Request, way: Way) -> None:
+        """Send everything. Raises: SternaError, why it failed."""
+        call, answer = self.new_call()
+        number = self.number_of(link)
+        if self.state.phase is source.Phase.BEGUN and self.state.link == number:
+            # Any other call is about to be refused, and must not change what runs.
+            self.request, self.way = request, way
+        self.post(on.PerformCalled(call, number))
+        await answer
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the destination is not Sterna: then no cookie can prove its decision."""
+        return self.way is not None and self.way.foreign
 
     def user_paused(self, link: ClientLink) -> bool:
         """Somebody suspends the guest; call it before that is done (I19).
@@ -106,6 +129,9 @@ class Outgoing(SourceDriver):
         elif event.name == "RESUME":
             self.stopped_ms = 0
             self.post(on.CpusStarted())
+        elif event.name == "BLOCK_IO_ERROR" and event.data.get("action") == "stop":
+            if MigrateFlags.ABORT_ON_ERROR in self.request.flags:
+                self.post(on.GuestBroke("job 'migration out' failed due to I/O error"))
         elif event.name == "MIGRATION":
             status = _STATUSES.get(event.data.get("status", ""))
             if status is not None:
@@ -241,7 +267,8 @@ class Outgoing(SourceDriver):
 
     async def _configure(self) -> None:
         qemu, request = self.running.qemu, self.request
-        if self.target is None:
+        way = self.way
+        if way is None:
             raise InternalError("no migration URI")
         self._originals = await qmp.original_parameters(qemu)
         self._have = await qmp.supported_capabilities(qemu)
@@ -254,11 +281,11 @@ class Outgoing(SourceDriver):
             {
                 "tls-creds": "",
                 "tls-hostname": "",
-                "max-bandwidth": bandwidth_bps(self.speed_mib),
+                "max-bandwidth": bandwidth_bps(way.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
         )
-        self._socket = await transports.connect(self.target)
+        self._socket = await transports.connect(way.target)
 
     async def _migrate(self) -> None:
         if self._socket is None:

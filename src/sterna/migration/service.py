@@ -37,7 +37,7 @@ from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.flags import MigrateFlags
 from sterna.migration.incoming import Incoming, Listening
-from sterna.migration.outgoing import Outgoing, bandwidth_bps
+from sterna.migration.outgoing import Outgoing, Way, bandwidth_bps
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
 
 log = logging.getLogger("sterna.migration")
@@ -145,15 +145,11 @@ class Migrations:
         check_guest(cookie, guest.name, guest.uuid)
         if cookie.own is not None and cookie.own.id != outgoing.id:
             raise InternalError("migration cookie belongs to another migration")
-        outgoing.foreign = cookie.own is None
-        outgoing.request, outgoing.target = request, target
         if request.bandwidth_mib:
             # Kept, as libvirt 9.0 keeps it: migrate-getspeed tells it, the next one has it too.
-            self._speed_mib[guest.uuid] = request.bandwidth_mib
-        outgoing.speed_mib = self._speed_mib.get(guest.uuid, 0)
-        call, answer = outgoing.new_call()
-        outgoing.post(on.PerformCalled(call, outgoing.number_of(link)))
-        await answer
+            self._keep_speed(guest, request.bandwidth_mib)
+        way = Way(target, foreign=cookie.own is None, speed_mib=self._speed_mib.get(guest.uuid, 0))
+        await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
 
     async def confirm(
@@ -263,12 +259,14 @@ class Migrations:
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
         guest = self._registry.admit(definition)
-        job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
         try:
-            plan = self._plan(request)
+            job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
+            with contextlib.ExitStack() as undo:
+                undo.callback(guest.jobs.end, job)
+                plan = self._plan(request)
+                undo.pop_all()
         except BaseException:
-            guest.jobs.end(job)
-            if not guest.persistent:
+            if not guest.persistent and not guest.active and guest.job is None:
                 guest.forget()
             raise
         listening = Listening(plan.listen, lambda: self._release(plan.port))
@@ -324,7 +322,7 @@ class Migrations:
         """
         if mib > BANDWIDTH_MIB_MAX:
             raise Overflow(f"bandwidth must be less than {BANDWIDTH_MIB_MAX + 1}")
-        self._speed_mib[guest.uuid] = mib
+        self._keep_speed(guest, mib)
         if guest.uuid in self._outgoing:
             await self._set_parameter(guest, "max-bandwidth", bandwidth_bps(mib))
 
@@ -350,6 +348,11 @@ class Migrations:
     async def compression_cache(self, guest: Guest) -> int:
         """In bytes. Raises: OperationInvalid (55) if it does not run."""
         return int((await self._parameters(guest))["xbzrle-cache-size"])
+
+    def _keep_speed(self, guest: Guest, mib: int) -> None:
+        # Guests come and go; their speeds go with them.
+        known = {u: s for u, s in self._speed_mib.items() if self._registry.find(u) is not None}
+        self._speed_mib = {**known, guest.uuid: mib}
 
     async def _set_parameter(self, guest: Guest, name: str, value: int) -> None:
         async def work() -> None:

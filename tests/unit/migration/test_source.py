@@ -382,6 +382,16 @@ def test_a_users_pause_goes_before_qemus_habit() -> None:
     assert played.then(on.CpusStarted()).effects == ()
 
 
+def test_an_io_error_ends_the_attempt_and_the_guest_stays_paused() -> None:
+    broke = on.GuestBroke("job 'migration out' failed due to I/O error")
+    played = play(*COPYING, STOPPED, broke)
+    assert Qmp(QmpOp.CANCEL) in played.effects
+    played = played.then(CANCELLED)
+    assert Qmp(QmpOp.CONT) not in played.effects
+    told = played.then(on.QmpDone(QmpOp.RESTORE)).refused(PERFORM).failure.text
+    assert told == f"{broke.text}; domain 'g' is paused here"
+
+
 def test_qemu_dies_on_the_way() -> None:
     played = play(*COPYING, on.AbortCalled(ABORT), GONE)
     assert played.refused(PERFORM).failure.text == "domain is not running"

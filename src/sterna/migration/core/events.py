@@ -57,6 +57,13 @@ class UserPaused:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestBroke:
+    """The guest stopped at an I/O error, and the caller does not want to send it on like that."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     link: int
 
@@ -161,6 +168,7 @@ SourceEvent = (
     | ConfirmCalled
     | AbortCalled
     | UserPaused
+    | GuestBroke
     | ConnectionClosed
     | Stored
     | StoreFailed

@@ -142,6 +142,9 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
             return _abort_called(s, ev.call)
         case on.UserPaused(by_controller=False):
             return replace(s, shall_run=False), ()
+        case on.GuestBroke(text=text):
+            # Its pause is the error's and stays; a person looks at it here.
+            return _give_up(replace(s, shall_run=False), Failure(FailureKind.FAILED, text))
         case on.ConnectionClosed(link=link) if link == s.link:
             return _controller_closed(replace(s, link=None))
         case on.Stored() | on.StoreFailed():
@@ -220,13 +223,19 @@ def _controller_closed(s: Source) -> Step:
     match s.phase:
         case Phase.BEGUN:
             return replace(s, phase=Phase.ENDED), (EndJob(False),)
-        case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
-            return replace(s, failure=s.failure or lost), ()
-        case Phase.COPYING | Phase.SWITCHING:
-            return _cancel(s, lost)
         case Phase.PERFORMED:
             # The destination may run the guest by now: only its own word frees us. (L5)
             return replace(s, phase=Phase.IN_DOUBT), (Show(View.IN_DOUBT),)
+    return _give_up(s, lost)
+
+
+def _give_up(s: Source, failure: Failure) -> Step:
+    """End the attempt, as long as that is ours to say."""
+    match s.phase:
+        case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
+            return replace(s, failure=s.failure or failure), ()
+        case Phase.COPYING | Phase.SWITCHING:
+            return _cancel(s, failure)
     return s, ()
 
 
