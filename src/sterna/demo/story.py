@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -151,8 +151,8 @@ class Story:
             reap_ms = (time.monotonic() - killed) * 1000
         finally:
             # By the plain system call: asyncio's own `kill` would first collect a child that has
-            # just ended, and its watcher then complains that it is gone. Still ours: not collected.
-            if controller.returncode is None:
+            # just ended, and its watcher then complains that it is gone.
+            with suppress(ProcessLookupError):
                 os.kill(controller.pid, signal.SIGKILL)
             await controller.wait()
         self._outcome.reap_ms = reap_ms
