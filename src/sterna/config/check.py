@@ -62,9 +62,9 @@ def _features(d: DomainDef, _facts: EmulatorFacts) -> None:
     if cpu is not None and any(not feature.name for feature in cpu.features):
         raise XmlError("Invalid CPU feature name", domain=ErrorDomain.CPU)
     names = [feature.name for feature in cpu.features] if cpu is not None else []
-    for name in names:
-        if names.count(name) > 1:
-            raise XmlError(f"CPU feature '{name}' specified more than once", domain=ErrorDomain.CPU)
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise XmlError(f"CPU feature '{name}' specified more than once", domain=ErrorDomain.CPU)
     vendor = d.cpu.vendor_id if d.cpu is not None else None
     if vendor is not None and len(vendor) != VENDOR_ID_LENGTH:
         raise XmlError(

@@ -200,8 +200,14 @@ def _vcpus(d: DomainDef) -> None:
     _pins(d)
 
 
+IOTHREADS_MAX = 4096
+"""More than any host has CPUs for: a number in XML is no reason to fill memory with ids."""
+
+
 def _iothreads(d: DomainDef) -> None:
     """The count follows the ids and the other way round; only given ids are printed."""
+    if (d.iothreads or 0) > IOTHREADS_MAX:
+        raise XmlError(f"more than {IOTHREADS_MAX} iothreads")
     if d.iothread_ids:
         d.iothreads = max(d.iothreads or 0, len(d.iothread_ids))
         used = {thread.id for thread in d.iothread_ids}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from sterna.config import (
@@ -13,12 +15,54 @@ from sterna.config import (
     check,
     complete,
     format_domain,
+    parse_domain,
 )
 from sterna.config.model import Chardev
 from sterna.errors import NoName, XmlError
 
 NAME_BYTES_MAX: Final = 200
 """Names become parts of file names (255 bytes at most): the log's, the save image's."""
+
+DEVICES_MAX: Final = 1024
+"""Devices of one guest. Placing them takes time with their number squared, and no machine of ours
+has room for as many."""
+
+
+LONG_XML_CHARS: Final = 1 << 16
+MANY_DEVICES: Final = 64
+"""Beyond either, reading or completing can take longer than the loop may stand still."""
+
+
+async def parsed(xml: str) -> DomainDef:
+    """Read a definition; a long one beside the loop.
+
+    Raises: XmlError, XmlDetail, ConfigUnsupported.
+    """
+    if len(xml) <= LONG_XML_CHARS:
+        return parse_domain(xml)
+    return await asyncio.to_thread(parse_domain, xml)
+
+
+async def completed_beside(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
+    """The same as `completed`, a big machine's beside the loop."""
+    if devices_of(definition) <= MANY_DEVICES:
+        return completed(definition, facts)
+    return await asyncio.to_thread(completed, definition, facts)
+
+
+def devices_of(definition: DomainDef) -> int:
+    """How many devices it has."""
+    kinds = (getattr(definition.devices, field.name) for field in fields(definition.devices))
+    return sum(len(kind) for kind in kinds if isinstance(kind, list))
+
+
+def check_size(definition: DomainDef) -> None:
+    """Refuse a machine of more devices than can be.
+
+    Raises: XmlError (27).
+    """
+    if devices_of(definition) > DEVICES_MAX:
+        raise XmlError(f"more than {DEVICES_MAX} devices")
 
 
 def check_name(name: str) -> None:
@@ -43,6 +87,7 @@ def completed(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
     Raises: XmlError, ConfigUnsupported.
     """
     check_name(definition.name)
+    check_size(definition)
     complete(definition, facts, new_uuid=uuid.uuid4, new_mac=new_mac)
     check(definition, facts)
     return definition

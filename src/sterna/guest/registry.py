@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from sterna.config import DomainDef, parse_domain
+from sterna.config import DomainDef
 from sterna.errors import (
     NoDomain,
     OperationFailed,
@@ -16,7 +16,7 @@ from sterna.errors import (
 )
 from sterna.guest import lifecycle, save
 from sterna.guest.actor import Guest
-from sterna.guest.definitions import check_name, completed, uuid_of
+from sterna.guest.definitions import check_name, completed_beside, parsed, uuid_of
 from sterna.guest.events import GuestRef, LifecycleEvent
 from sterna.guest.flags import SaveFlags, StartFlags
 from sterna.guest.jobs import Job, Operation
@@ -83,7 +83,7 @@ class Registry:
         Raises: XmlDetail, XmlError, ConfigUnsupported; OperationFailed (9) when name and uuid
         belong to different guests; StoreFailed.
         """
-        return await self.define_parsed(await self.complete(parse_domain(xml)))
+        return await self.define_parsed(await self.complete(await parsed(xml)))
 
     async def define_parsed(self, definition: DomainDef) -> Guest:
         """The same with a completed definition."""
@@ -111,7 +111,7 @@ class Registry:
 
         Raises: as `define`; OperationInvalid (55) if it is active; why QEMU would not start.
         """
-        definition = await self.complete(parse_domain(xml))
+        definition = await self.complete(await parsed(xml))
         guest = self.admit(definition)
         try:
             await lifecycle.start(guest, flags, owner, definition=definition, api=api)
@@ -137,7 +137,7 @@ class Registry:
         """
         definition, header = save.definition_of(path)
         if xml is not None:
-            definition = await self.complete(parse_domain(xml))
+            definition = await self.complete(await parsed(xml))
         guest = self.admit(definition)
         runs = bool(flags & SaveFlags.RUNNING) or (header.running and not flags & SaveFlags.PAUSED)
 
@@ -171,7 +171,7 @@ class Registry:
         """Fill in what the host decides, and check it. Raises: XmlError, ConfigUnsupported."""
         arch = (definition.os.arch if definition.os is not None else None) or "x86_64"
         facts = await self.surroundings.emulators.facts(definition.devices.emulator, arch)
-        return completed(definition, facts)
+        return await completed_beside(definition, facts)
 
     def add(self, definition: DomainDef) -> Guest:
         """A new guest, transient until it gets a definition."""
