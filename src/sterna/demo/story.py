@@ -27,8 +27,8 @@ STEP_TIMEOUT_S = 60.0
 # The controller is killed while the copy is slowed down to this, so that it is under way for sure.
 SLOW_MIB_S = 4
 TICK_MS = 20
-# L3, and the promise that is measured here.
-REAP_MS_MAX = 50.0
+# L3: 50 ms as the median of many, 200 ms for the slowest, and this is one, from the signal on.
+REAP_MS_MAX = 200.0
 
 
 @dataclass(frozen=True, slots=True)
