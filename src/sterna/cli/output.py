@@ -34,13 +34,13 @@ def format_ms(milliseconds: float) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document, indented for people, keys in the order given."""
-    json.dump(value, sys.stdout, indent=2, default=str)
+    json.dump(value, sys.stdout, indent=2, default=str, ensure_ascii=False)
     sys.stdout.write("\n")
 
 
 def print_json_line(value: Any) -> None:
     """One JSON document on one line, at once: for streams of events and progress."""
-    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A pipe gets a line at most this often; a terminal is redrawn at every sample.
 PLAIN_INTERVAL_MS = 1000
+BAR_WIDTH = 60
 
 
 class PlainDisplay:
@@ -36,6 +37,10 @@ class PlainDisplay:
         self._next_ms = progress.elapsed_ms + PLAIN_INTERVAL_MS
         sys.stderr.write(describe(progress) + "\n")
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        sys.stderr.write(f"sterna: {text}\n")
+
 
 class JsonDisplay:
     """One JSON object a sample on standard output."""
@@ -50,6 +55,10 @@ class JsonDisplay:
         """Takes the newest figures."""
         print_json_line({"progress": progress_fields(progress)})
 
+    def note(self, text: str) -> None:
+        """Beside the JSON, not in it."""
+        sys.stderr.write(f"sterna: {text}\n")
+
 
 class LiveDisplay:
     """A bar and a line of figures, redrawn in place."""
@@ -57,6 +66,8 @@ class LiveDisplay:
     def __init__(self, guest: str, destination: str) -> None:
         self._title = f"{guest} → {destination}"
         self._live: Live | None = None
+        self._last: Progress | None = None
+        self._note = ""
 
     def __enter__(self) -> Self:
         # rich costs 80 ms: only who looks at a terminal pays for it.
@@ -77,11 +88,17 @@ class LiveDisplay:
 
     def update(self, progress: Progress) -> None:
         """Takes the newest figures."""
+        self._last = progress
         if self._live is not None:
             self._live.update(self._draw(progress))
 
+    def note(self, text: str) -> None:
+        """Shows a line below the figures."""
+        self._note = text
+        if self._last is not None:
+            self.update(self._last)
+
     def _draw(self, progress: Progress) -> RenderableType:
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -92,15 +109,21 @@ class LiveDisplay:
             f"moved {format_bytes(progress.processed)}",
             f"rate {format_bytes(progress.rate)}/s",
             f"dirty {format_bytes(progress.dirty_rate)}/s",
+        )
+        figures.add_row(
             f"remaining {format_bytes(progress.remaining)}",
             f"pass {progress.iteration}",
             f"ETA {eta_text(progress)}",
         )
-        return Group(
+        lines = Table.grid()
+        for line in (
             Text(f"{self._title}   {format_ms(progress.elapsed_ms)}", style="bold"),
-            ProgressBar(total=max(progress.total, 1), completed=moved, width=60),
+            ProgressBar(total=max(progress.total, 1), completed=moved, width=BAR_WIDTH),
             figures,
-        )
+            Text(self._note),
+        ):
+            lines.add_row(line)
+        return lines
 
 
 def eta_text(progress: Progress) -> str:

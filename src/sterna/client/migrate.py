@@ -55,7 +55,8 @@ class MigrateOptions:
         paused: leave it paused at the destination.
         name: its name there, if another.
         xml: the domain XML to use there.
-        bandwidth_mib_s: bound of the transfer; 0 for none.
+        bandwidth_mib_s: bound of the transfer, which the source keeps for the guest's next moves;
+            0 for what it has kept, at first none.
         migrate_uri: where the memory goes (`tcp://host[:port]`); else the destination says.
         unsafe: skip the checks for disks that the other side may not see.
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.

@@ -36,7 +36,7 @@ async def run_migrate(context: Context) -> int:
         try:
             with choose_display(context) as display:
                 moving = guest.migrate(destination, on_progress=display.update, **options)
-                result = await abortable(moving)
+                result = await abortable(moving, display)
         except MigrationFailed as error:
             return failed(context, error)
         except MigrationInDoubt as error:
@@ -72,7 +72,9 @@ def choose_display(context: Context) -> Display:
     return PlainDisplay()
 
 
-async def abortable(moving: Coroutine[Any, Any, MigrationResult]) -> MigrationResult:
+async def abortable(
+    moving: Coroutine[Any, Any, MigrationResult], display: Display
+) -> MigrationResult:
     """Runs the migration; Ctrl-C and SIGTERM ask it to abort and wait for its answer.
 
     A second Ctrl-C changes nothing: where the guest is must be known before we leave.
@@ -81,7 +83,7 @@ async def abortable(moving: Coroutine[Any, Any, MigrationResult]) -> MigrationRe
     me = asyncio.current_task()
 
     def abort() -> None:
-        sys.stderr.write("\nsterna: aborting the migration …\n")
+        display.note("aborting the migration …")
         if me is not None:
             me.cancel()
 
@@ -148,7 +150,8 @@ MIGRATE = Command(
         Argument(("--xml",), "domain XML to use at the destination", {"metavar": "FILE"}, "file"),
         Argument(
             ("--bandwidth",),
-            "bound of the transfer in MiB/s (default: none)",
+            "bound of the transfer in MiB/s, kept for the guest's next moves (default: as kept, "
+            "at first none)",
             {"metavar": "MIB_PER_S", "type": int},
         ),
         Argument(
