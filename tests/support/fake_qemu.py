@@ -154,6 +154,7 @@ class FakeLauncher:
         self.connecting: asyncio.Event | None = None
         self.fail: Exception | None = None
         self.strays: list[str] = []
+        self.released: list[str | None] = []
 
     async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> FakeProcess:
         self.before_spawn()
@@ -173,6 +174,9 @@ class FakeLauncher:
         if process.exit is not None:
             raise MonitorGone("qemu unexpectedly closed the monitor")
         return process.monitor
+
+    def release(self, running: Running) -> None:
+        self.released.append(running.migration)
 
     async def end_stray(self, run_dir: Path) -> None:
         self.strays.append(run_dir.name)

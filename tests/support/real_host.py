@@ -14,6 +14,7 @@ from sterna.guest.launcher import QemuEmulators, QemuLauncher
 from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED
 from sterna.guest.surroundings import GuestPaths, GuestSettings, Surroundings, Work
+from sterna.qemu.guardian import Guardian
 from sterna.store.db import SqliteStore
 from support.fake_qemu import make_guest_dirs
 
@@ -61,7 +62,7 @@ async def real_host(
         async with asyncio.TaskGroup() as tasks:
             emulators = QemuEmulators(cache)
             guest_settings = GuestSettings(**settings)
-            launcher = QemuLauncher(emulators, guest_settings)
+            launcher = QemuLauncher(emulators, guest_settings, Guardian(root / "sterna.db"))
             surroundings = Surroundings(
                 GuestPaths(**dirs), guest_settings, store, emulators, launcher, Work(tasks)
             )

@@ -23,9 +23,16 @@ log = logging.getLogger("sterna.guest.incoming")
 
 
 async def launch_incoming(
-    guest: Guest, definition: DomainDef, link: ClientLink, on_close: Callable[[], None]
+    guest: Guest,
+    definition: DomainDef,
+    link: ClientLink,
+    on_close: Callable[[], None],
+    *,
+    migration: str,
 ) -> Running:
     """Launch a QEMU that waits for a migration (`-incoming defer`). Nobody is told of it yet.
+
+    `migration` is the id under which it will be decided.
 
     The caller holds the guest's job. `on_close` runs when `link` ends before `take_over`; it must
     end in `Guest.kill_now` (with `running.ORPHANED`) after the decision is on disk (L4). The
@@ -38,7 +45,7 @@ async def launch_incoming(
     def arm() -> None:
         guest.surroundings.autokill.register(guest.uuid, link, on_close, incoming=True)
 
-    plan = launch.Plan(definition, incoming=True, undecided=True)
+    plan = launch.Plan(definition, incoming=True, migration=migration)
     return await launch.launch(guest, plan, audit_reason="migrated", before_spawn=arm)
 
 
@@ -56,6 +63,7 @@ def take_over(guest: Guest, running: Running) -> None:
     itself; should we die before, recovery finds the decision.
     """
     guest.surroundings.autokill.remove(guest.uuid)
+    guest.surroundings.launcher.release(running)
     running.incoming = False
     guest.post_status()
     launch.announce_agent(guest, running)

@@ -62,13 +62,13 @@ class Plan:
     Attributes:
         definition: a completed one; it is copied.
         incoming: wait for a state that is loaded later (`-incoming defer`).
-        undecided: it is a migration's destination, which only Finish makes a guest (L4).
+        migration: the one whose destination this is; only its Finish makes it a guest (L4).
         reset_nvram: begin with the firmware's own variables again.
     """
 
     definition: DomainDef
     incoming: bool = False
-    undecided: bool = False
+    migration: str | None = None
     reset_nvram: bool = False
 
 
@@ -93,7 +93,8 @@ async def launch(
     id = surroundings.next_id()
     run_dir = surroundings.paths.run / f"{id}-{_short(guest.name)}"
     log_path = surroundings.paths.log / f"{guest.name}.log"
-    running = Running(id, live, run_dir, log_path, incoming=plan.undecided, started_at=time.time())
+    running = Running(id, live, run_dir, log_path, started_at=time.time())
+    running.migration, running.incoming = plan.migration, plan.migration is not None
     guest.running = running
     guest.state, guest.reason = State.PAUSED, PausedReason.STARTING_UP
     try:

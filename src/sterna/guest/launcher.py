@@ -19,8 +19,9 @@ from sterna.guest.processor import settle_processor
 from sterna.guest.resources import Taken
 from sterna.guest.running import Running
 from sterna.guest.surroundings import Emulators, GuestSettings
-from sterna.qemu.argv import LaunchSpec, assign_node_indexes, build_argv
+from sterna.qemu.argv import Argv, LaunchSpec, assign_node_indexes, build_argv
 from sterna.qemu.caps import QemuCaps
+from sterna.qemu.guardian import Guardian
 from sterna.qemu.images import resolve_chains
 from sterna.qemu.probe import probe
 from sterna.qemu.process import ProcessId, QemuProcess, User, log_size
@@ -89,9 +90,10 @@ class QemuEmulators:
 class QemuLauncher:
     """`sterna.guest.surroundings.Launcher` with real processes."""
 
-    def __init__(self, emulators: Emulators, settings: GuestSettings) -> None:
+    def __init__(self, emulators: Emulators, settings: GuestSettings, guardian: Guardian) -> None:
         self._emulators = emulators
         self._settings = settings
+        self._guardian = guardian
 
     async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> QemuProcess:
         live = running.definition
@@ -117,13 +119,28 @@ class QemuLauncher:
                 _make_dir(Path(directory), self._settings.user)
             running.setup = argv.setup
             running.log_from = _write_log_head(running.log_path, argv.args)
-            return QemuProcess.spawn(
-                argv.args,
-                log_path=running.log_path,
-                pass_fds=argv.pass_fds,
-                user=self._settings.user,
-                environment=argv.environment,
-            )
+            return self._start(running, argv, listener.fileno())
+
+    def _start(self, running: Running, argv: Argv, monitor_fd: int) -> QemuProcess:
+        # The guardian is told before and after, so that at no moment our death leaves one alive
+        # that it does not know of. (L3)
+        if running.migration is not None:
+            running.cleanup.callback(self.release, running)
+            self._guardian.expect(running.migration, monitor_fd)
+        process = QemuProcess.spawn(
+            argv.args,
+            log_path=running.log_path,
+            pass_fds=argv.pass_fds,
+            user=self._settings.user,
+            environment=argv.environment,
+        )
+        if running.migration is not None:
+            self._guardian.arm(running.migration, process)
+        return process
+
+    def release(self, running: Running) -> None:
+        if running.migration is not None:
+            self._guardian.disarm(running.migration)
 
     async def connect(self, running: Running) -> QmpClient:
         timeout_s = self._settings.start_timeout_s

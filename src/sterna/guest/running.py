@@ -83,6 +83,7 @@ class Running:
         definition: the live definition: what QEMU was started with and has become.
         log_from: where this life begins in the guest's log.
         incoming: waits for a migration that is not decided yet; only Finish ends that.
+        migration: that migration, whose decision the guardian looks up if the daemon dies.
         launched: it came to life far enough to be announced.
         ending: why it is being stopped; None while it is not.
         let_gone: the daemon ends and leaves it to the next one.
@@ -101,6 +102,7 @@ class Running:
     log_path: Path
     log_from: int = 0
     incoming: bool = False
+    migration: str | None = None
     launched: bool = False
     started_at: float = 0.0
     process: Process | None = None

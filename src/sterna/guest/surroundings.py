@@ -76,9 +76,15 @@ class Launcher(Protocol):
     async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> Process:
         """Start the process of a live definition, CPUs stopped; `incoming` with a state to come.
 
+        One that waits for a migration dies with this daemon until `release`, unless that migration
+        is committed in the store (L3).
+
         Raises: SternaError, OSError.
         """
         ...
+
+    def release(self, running: Running) -> None:
+        """An incoming one is decided: from now on it outlives this daemon."""
 
     async def connect(self, running: Running) -> Monitor:
         """Its monitor, ready for commands. Raises: SternaError if QEMU does not answer."""

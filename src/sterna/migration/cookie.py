@@ -279,9 +279,11 @@ def _read_own(root: etree._Element) -> Own | None:
         return None
     id = found.get("id", "")
     try:
-        UUID(id)
+        canonical = str(UUID(id)) == id  # the store and the guardian compare it as text
     except ValueError:
-        raise InternalError("malformed sterna element in migration data") from None
+        canonical = False
+    if not canonical:
+        raise InternalError("malformed sterna element in migration data")
     decision = found.get("decision")
     sent, paused = found.get("sent") == "yes", found.get("paused") == "yes"
     return Own(id, sent=sent, paused=paused, decision=decision)

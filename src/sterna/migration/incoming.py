@@ -274,7 +274,11 @@ class Incoming(DestinationDriver):
         self._launching = True
         try:
             running = await launch_incoming(
-                self.guest, self.definition, link, lambda: self._closed(number)
+                self.guest,
+                self.definition,
+                link,
+                lambda: self._closed(number),
+                migration=self.id,
             )
         except (SternaError, OSError) as exc:
             why = exc.detail if isinstance(exc, SternaError) else str(exc)

@@ -105,14 +105,14 @@ class QemuProcess:
         cls,
         argv: Sequence[str],
         *,
-        log_path: Path,
+        log_path: Path | None,
         pass_fds: Sequence[int] = (),
         user: User | None = None,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         oom_score_adj: int | None = None,
     ) -> Self:
-        """Start a program; its output is appended to `log_path`.
+        """Start a program; its output is appended to `log_path`, or with None goes where ours does.
 
         `pass_fds` keep their numbers in the child and stay open here. The child gets a session
         of its own (no terminal, no signals meant for the daemon), the environment of
@@ -122,7 +122,9 @@ class QemuProcess:
 
         Raises: OSError if the program cannot be executed.
         """
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        log = None
+        if log_path is not None:
+            log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             process = subprocess.Popen(
                 list(argv),
@@ -138,14 +140,15 @@ class QemuProcess:
                 extra_groups=user.groups if user else None,
             )
         finally:
-            os.close(log)
+            if log is not None:
+                os.close(log)
         # Not waited for yet, so neither number can have been given away, even if it died.
         pidfd = os.pidfd_open(process.pid)
         ident = read_ident(process.pid)
         # Its end is collected through the pidfd; Popen shall neither wait nor complain.
         process.returncode = 0
         if oom_score_adj is not None:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 Path(f"/proc/{process.pid}/oom_score_adj").write_text(str(oom_score_adj))
         return cls(ident, pidfd, child=True)
 

@@ -25,6 +25,7 @@ from sterna.guest.surroundings import GuestPaths, GuestSettings, Surroundings, W
 from sterna.host.identity import host_name, host_uuid, migration_address
 from sterna.host.places import Places
 from sterna.migration.service import Host, Migrations
+from sterna.qemu.guardian import Guardian
 from sterna.qemu.process import User
 from sterna.server import handlers, sdnotify
 from sterna.server import logging as daemon_log
@@ -86,11 +87,15 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         async with AsyncExitStack() as undo:
+            guardian = Guardian(self._places.store)
+            guardian.start()
+            # After the store's: the guardian may have to read it, and it has one user at a time.
+            undo.push_async_callback(guardian.close)
             store = await SqliteStore.open(self._places.store)
             undo.push_async_callback(store.close)
             try:
                 async with asyncio.TaskGroup() as work:
-                    context = self._context = await self._make_context(store, work)
+                    context = self._context = await self._make_context(store, guardian, work)
                     await self._serve(context)
                     # What is under way is cut off and undoes itself; nobody is left to wait for it.
                     raise _Stopped
@@ -99,7 +104,9 @@ class Daemon:
         event(log, "daemon.stopped")
         return 0
 
-    async def _make_context(self, store: Store, work: asyncio.TaskGroup) -> Context:
+    async def _make_context(
+        self, store: Store, guardian: Guardian, work: asyncio.TaskGroup
+    ) -> Context:
         settings, places = self._settings, self._places
         user = qemu_user(settings)
         bus = EventBus()
@@ -110,7 +117,7 @@ class Daemon:
             settings=guest_settings,
             store=store,
             emulators=emulators,
-            launcher=QemuLauncher(emulators, guest_settings),
+            launcher=QemuLauncher(emulators, guest_settings, guardian),
             work=Work(work),
             bus=bus,
         )

@@ -21,7 +21,7 @@ async def test_taken_over_it_outlives_its_connection(tmp_path: Path) -> None:
         definition = await host.registry.complete(parse_domain(domain_xml()))
         guest, link = host.registry.admit(definition), FakeLink()
         job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, "Prepare", phase="prepare")
-        running = await launch_incoming(guest, definition, link, guest.kill_now)
+        running = await launch_incoming(guest, definition, link, guest.kill_now, migration="m")
         assert host.launcher.incoming == [True]
         assert host.lifecycle == []
         assert host.surroundings.autokill.find(guest.uuid) is not None
@@ -32,6 +32,7 @@ async def test_taken_over_it_outlives_its_connection(tmp_path: Path) -> None:
         assert (guest.state, guest.reason) == (State.PAUSED, PausedReason.MIGRATION)
         await guest.resume_cpus(RunningReason.MIGRATED)
         take_over(guest, running)
+        assert host.launcher.released == [running.migration]
         guest.jobs.end(job)
         link.close()
         assert guest.state is State.RUNNING
@@ -48,7 +49,9 @@ async def test_before_that_it_dies_with_it(
         guest, link = host.registry.admit(definition), FakeLink()
         await guest.jobs.begin_operation(Operation.MIGRATION_IN, "Prepare")
         ended: list[object] = []
-        running = await launch_incoming(guest, definition, link, lambda: guest.kill_now(ORPHANED))
+        running = await launch_incoming(
+            guest, definition, link, lambda: guest.kill_now(ORPHANED), migration="m"
+        )
         running.when_stopped(ended.append)
         announce_incoming(guest, running)
         with caplog.at_level(logging.INFO, "sterna.audit"):
