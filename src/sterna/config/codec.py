@@ -172,7 +172,7 @@ class Kept:
         text = element.text
         return cls(
             tag,
-            {str(k): str(v) for k, v in element.attrib.items()},
+            dict(attributes_of(element)),
             text if text and text.strip() else None,
             [cls.read(kid, depth + 1) for kid in element if isinstance(kid.tag, str)],
         )

@@ -36,7 +36,18 @@ def limit_depth(element: _Element, depth: int) -> None:
         raise XmlError(f"elements nested deeper than {DEPTH_MAX} (line {line_of(element)})")
 
 
+ATTRIBUTES_MAX = 256
+"""No element has a tenth of it. lxml's time to list attributes grows with their square, and no
+other thread runs meanwhile: 32,000 would take 2 s."""
+
+
 def attributes_of(element: _Element) -> list[tuple[str, str]]:
+    """Names and texts. Raises XmlError for more than anybody needs."""
+    if len(element.attrib) > ATTRIBUTES_MAX:
+        raise XmlError(
+            f"more than {ATTRIBUTES_MAX} attributes in <{local_name(element)}>"
+            f" (line {line_of(element)})"
+        )
     return [(str(name), str(text)) for name, text in element.items()]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sterna.config import assign_aliases, check, check_abi, complete, format_domain, parse_domain
-from sterna.errors import SternaError
+from sterna.errors import SternaError, XmlError
 from support import corpus
 
 MACHINES = [corpus.text("in", name) for name in corpus.names("in")]
@@ -136,3 +136,11 @@ def test_absurd_number_costs_little(devices: str) -> None:
             f"<os><type machine='{machine}'>hvm</type></os><devices>{devices}</devices></domain>"
         )
     assert time.perf_counter() - started < 2 * SECONDS_MAX
+
+
+def test_very_many_attributes_are_refused_at_once() -> None:
+    """Listing 200,000 of them would keep everything else waiting for a minute."""
+    many = " ".join(f"a{number}='1'" for number in range(200_000))
+    for text in (f"<domain {many}/>", f"<domain type='qemu'><blkiotune {many}/></domain>"):
+        with pytest.raises(XmlError, match="more than 256 attributes"):
+            parse_domain(text)
