@@ -3,7 +3,7 @@
 from sterna.config.abi import check_abi
 from sterna.config.alias import assign_aliases
 from sterna.config.caps import EmulatorFacts
-from sterna.config.check import check, check_start
+from sterna.config.check import check, check_lifecycle, check_start
 from sterna.config.clone import clone
 from sterna.config.complete import complete
 from sterna.config.document import format_domain, parse_domain
@@ -15,6 +15,7 @@ __all__ = [
     "assign_aliases",
     "check",
     "check_abi",
+    "check_lifecycle",
     "check_start",
     "clone",
     "complete",

@@ -125,20 +125,30 @@ def check_start(d: DomainDef, facts: EmulatorFacts) -> None:
         raise ConfigUnsupported(f"Emulator '{d.devices.emulator}' does not support virt type 'kvm'")
 
 
-def _lifecycle(d: DomainDef, _facts: EmulatorFacts) -> None:
-    if d.on_reboot in ("preserve", "rename-restart") or d.on_poweroff in (
-        "preserve",
-        "rename-restart",
-    ):
-        word = d.on_reboot if d.on_reboot in ("preserve", "rename-restart") else d.on_poweroff
+def check_lifecycle(d: DomainDef) -> None:
+    """Refuse what can't follow a power-off, a reboot or a crash, in libvirt 9.0's words (observed).
+
+    Raises: ConfigUnsupported.
+    """
+    both = (d.on_poweroff, d.on_reboot)
+    if "rename-restart" in (*both, d.on_crash):
         raise ConfigUnsupported(
-            f"qemu driver doesn't support the '{word}' action for 'on_reboot'/'on_poweroff'"
+            "qemu driver doesn't support the 'rename-restart' action"
+            " for 'on_reboot'/'on_poweroff'/'on_crash'"
+        )
+    if "preserve" in both:
+        raise ConfigUnsupported(
+            "qemu driver doesn't support the 'preserve' action for 'on_reboot'/'on_poweroff'"
         )
     if d.on_reboot == "destroy" and d.on_poweroff == "restart":
         raise ConfigUnsupported(
-            "qemu driver doesn't support the 'destroy'/'restart' combination"
-            " of on_reboot/on_poweroff"
+            "qemu driver doesn't support 'onReboot' set to 'destroy"
+            " and 'onPoweroff' set to 'reboot'"
         )
+
+
+def _lifecycle(d: DomainDef, _facts: EmulatorFacts) -> None:
+    check_lifecycle(d)
 
 
 def _os(d: DomainDef, _facts: EmulatorFacts) -> None:

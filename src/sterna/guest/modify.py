@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sterna.config import DomainDef, clone
+from sterna.config import DomainDef, check_lifecycle, clone
 from sterna.errors import ErrorDomain, InvalidArg, NoDomainMetadata, OperationInvalid
 from sterna.guest import metadata, vcpus
 from sterna.guest.definitions import memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
@@ -35,15 +35,19 @@ def affected(guest: Guest, affect: Affect) -> tuple[Running | None, DomainDef | 
 
 async def change_stored(guest: Guest, change: Callable[[DomainDef], None]) -> None:
     """Change the stored definition: on disk first, then in memory."""
-    before = guest.stored_or_refuse()
-    changed = clone(before)
-    change(changed)
-    guest.definition = changed
-    try:
-        await guest.save_definition()
-    except BaseException:
-        guest.definition = before
-        raise
+
+    async def work() -> None:
+        before = guest.stored_or_refuse()
+        changed = clone(before)
+        change(changed)
+        guest.definition = changed
+        try:
+            await guest.save_definition()
+        except BaseException:
+            guest.definition = before
+            raise
+
+    await guest.surroundings.write_down(work)
 
 
 # -- memory --------------------------------------------------------------------------------------
@@ -235,3 +239,38 @@ async def set_metadata(
         guest.emit(MetadataChangeEvent(guest.ref, kind, uri if kind == ELEMENT else None))
 
     await guest.do(Call.MODIFY, api, work)
+
+
+# -- what follows --------------------------------------------------------------------------------
+
+
+async def set_lifecycle_action(
+    guest: Guest, kind: str, action: str, affect: Affect = Affect.CURRENT
+) -> None:
+    """What follows a power-off, a reboot or a crash: `on_<kind>` becomes `action`.
+
+    Raises: OperationInvalid (55), ConfigUnsupported (67), MonitorGone, StoreFailed.
+    """
+
+    def change(d: DomainDef) -> None:
+        setattr(d, f"on_{kind}", action)
+
+    async def work() -> None:
+        running, stored = affected(guest, affect)
+        for definition in (running.definition if running is not None else None, stored):
+            if definition is not None:
+                changed = clone(definition)
+                change(changed)
+                check_lifecycle(changed)
+        if running is not None:
+            if kind == "reboot":
+                # A reset is QEMU's own doing: it must know that it ends the machine.
+                arguments = {"reboot": "shutdown" if action == "destroy" else "reset"}
+                await running.qemu.execute("set-action", arguments, timeout_s=MONITOR_S)
+            change(running.definition)
+            running.definition_changed()
+            guest.post_status()
+        if stored is not None:
+            await change_stored(guest, change)
+
+    await guest.do(Call.MODIFY, "remoteDispatchDomainSetLifecycleAction", work)

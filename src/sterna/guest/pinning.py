@@ -8,11 +8,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sterna.config.bitmaps import parse_set
+from sterna.config.bitmaps import format_set, parse_set
 from sterna.config.model import DomainDef
-from sterna.errors import ErrorDomain, SystemCallError
+from sterna.config.model.tuning import Cputune, VcpuPin
+from sterna.errors import ErrorDomain, InvalidArg, SystemCallError
+from sterna.guest import modify
+from sterna.guest.definitions import vcpus_max
+from sterna.guest.flags import Affect
+from sterna.guest.jobs import Call
 from sterna.guest.running import Running
+
+if TYPE_CHECKING:
+    from sterna.guest.actor import Guest
 
 
 def vcpu_cpus(definition: DomainDef, vcpu: int) -> set[int] | None:
@@ -66,3 +75,85 @@ def _bind(
             what = f"cannot set CPU affinity on process {thread}"
             errno = failed.errno or 0
             raise SystemCallError(what, errno=errno, domain=ErrorDomain.NONE) from failed
+
+
+# -- what a client asks for --------------------------------------------------------------------
+
+
+async def set_vcpu_pin(
+    guest: Guest,
+    vcpu: int,
+    cpus: set[int],
+    affect: Affect = Affect.CURRENT,
+    api: str = "remoteDispatchDomainPinVcpuFlags",
+) -> None:
+    """Let a vCPU run on these host CPUs only.
+
+    Raises: InvalidArg (8): none named, or no such vCPU; OperationInvalid (55); SystemCallError.
+    """
+    _refuse_none(cpus)
+
+    def change(definition: DomainDef) -> None:
+        tune = definition.cputune = definition.cputune or Cputune()
+        others = [pin for pin in tune.vcpupins if pin.vcpu != vcpu]
+        pins = [*others, VcpuPin(vcpu=vcpu, cpuset=format_set(cpus))]
+        tune.vcpupins = sorted(pins, key=lambda pin: pin.vcpu or 0)
+
+    async def work() -> None:
+        running, stored = modify.affected(guest, affect)
+        if running is not None:
+            _refuse_beyond(vcpu, running.definition, "live")
+        if stored is not None:
+            _refuse_beyond(vcpu, stored, "persistent")
+        if running is not None:
+            thread = running.vcpu_threads.get(vcpu)
+            _bind(os.sched_setaffinity, [thread] if thread is not None else [], cpus)
+        await _write_down(guest, running, stored, change)
+
+    await guest.do(Call.MODIFY, api, work)
+
+
+async def set_emulator_pin(guest: Guest, cpus: set[int], affect: Affect = Affect.CURRENT) -> None:
+    """Let QEMU's threads that are no vCPUs run on these host CPUs only.
+
+    Raises: as `set_vcpu_pin`.
+    """
+    _refuse_none(cpus)
+
+    def change(definition: DomainDef) -> None:
+        tune = definition.cputune = definition.cputune or Cputune()
+        tune.emulatorpin = format_set(cpus)
+
+    async def work() -> None:
+        running, stored = modify.affected(guest, affect)
+        if running is not None:
+            others = _threads(running.pid) - set(running.vcpu_threads.values())
+            _bind(os.sched_setaffinity, others, cpus)
+        await _write_down(guest, running, stored, change)
+
+    await guest.do(Call.MODIFY, "remoteDispatchDomainPinEmulator", work)
+
+
+def _refuse_none(cpus: set[int]) -> None:
+    if not cpus:
+        raise InvalidArg("Empty cpu list for pinning")
+
+
+def _refuse_beyond(vcpu: int, definition: DomainDef, which: str) -> None:
+    count = vcpus_max(definition)
+    if vcpu >= count:
+        raise InvalidArg(f"vcpu {vcpu} is out of range of {which} cpu count {count}")
+
+
+async def _write_down(
+    guest: Guest,
+    running: Running | None,
+    stored: DomainDef | None,
+    change: Callable[[DomainDef], None],
+) -> None:
+    if running is not None:
+        change(running.definition)
+        running.definition_changed()
+        guest.post_status()
+    if stored is not None:
+        await modify.change_stored(guest, change)

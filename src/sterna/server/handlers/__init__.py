@@ -18,6 +18,7 @@ from sterna.server.handlers import (
     node,
     stats,
     streams,
+    tuning,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "node",
     "stats",
     "streams",
+    "tuning",
 ]

@@ -27,8 +27,15 @@ MAXIMUM = 4
 VCPU_GUEST, VCPU_HOTPLUGGABLE = 8, 16
 
 
+def refuse_no_memory(kib: int, api: str) -> None:
+    """libvirt's clients refuse it themselves, in these words; others may not."""
+    if kib == 0:
+        raise BadArgument(f"memory in {api} must not be zero", domain=ErrorDomain.DOMAIN)
+
+
 @handles("DOMAIN_SET_MEMORY")
 async def domain_set_memory(session: Session, args: DomainSetMemoryArgs) -> None:
+    refuse_no_memory(args.memory, "virDomainSetMemory")
     await modify.set_memory(
         find(session, args.dom), args.memory, Affect.LIVE, api="remoteDispatchDomainSetMemory"
     )
@@ -36,6 +43,7 @@ async def domain_set_memory(session: Session, args: DomainSetMemoryArgs) -> None
 
 @handles("DOMAIN_SET_MAX_MEMORY")
 async def domain_set_max_memory(session: Session, args: DomainSetMaxMemoryArgs) -> None:
+    refuse_no_memory(args.memory, "virDomainSetMaxMemory")
     await modify.set_memory(
         find(session, args.dom), args.memory, maximum=True, api="remoteDispatchDomainSetMaxMemory"
     )
@@ -44,6 +52,7 @@ async def domain_set_max_memory(session: Session, args: DomainSetMaxMemoryArgs) 
 @handles("DOMAIN_SET_MEMORY_FLAGS")
 async def domain_set_memory_flags(session: Session, args: DomainSetMemoryFlagsArgs) -> None:
     check_flags(args.flags, AFFECT | MAXIMUM, "qemuDomainSetMemoryFlags")
+    refuse_no_memory(args.memory, "virDomainSetMemoryFlags")
     await modify.set_memory(
         find(session, args.dom),
         args.memory,
