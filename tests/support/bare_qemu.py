@@ -123,10 +123,11 @@ def tick_arguments(
     return arguments
 
 
-def migrate(source: BareQemu, destination: BareQemu, *, timeout_s: float = 60) -> float:
+def migrate(source: BareQemu, destination: BareQemu, *, bandwidth: int = 1 << 40) -> float:
     """Move the guest as the best manager could; the wall time in milliseconds.
 
     `destination` was started with `-incoming defer -S`. Afterwards it runs, the source is stopped.
+    `bandwidth` is bytes a second.
     """
     start = time.monotonic()
     capabilities = {
@@ -137,7 +138,7 @@ def migrate(source: BareQemu, destination: BareQemu, *, timeout_s: float = 60) -
     }
     for side in (source, destination):
         side.qmp.execute("migrate-set-capabilities", capabilities)
-    source.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 40})
+    source.qmp.execute("migrate-set-parameters", {"max-bandwidth": bandwidth})
     destination.qmp.execute("migrate-incoming", {"uri": "tcp:127.0.0.1:0"})
     [address] = destination.qmp.execute("query-migrate")["socket-address"]
     source.qmp.execute("migrate", {"uri": f"tcp:{address['host']}:{address['port']}"})

@@ -20,6 +20,7 @@ class TickParameters:
     check_mib_s: int = 16
     tick_ms: int = 10
     obeys_power_button: bool = True
+    flushes_tlb: bool = True
     stop_after_ticks: int = 0
     reset_after_ticks: int = 0
 
@@ -29,6 +30,7 @@ class TickParameters:
         return (
             f"mib={self.region_mib} dirty={self.dirty_mib_s} check={self.check_mib_s}"
             f" tick={self.tick_ms} power={int(self.obeys_power_button)}"
+            f" flush={int(self.flushes_tlb)}"
             f" stop={self.stop_after_ticks} reset={self.reset_after_ticks}"
         )
 
