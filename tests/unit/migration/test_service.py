@@ -1,0 +1,516 @@
+"""The five calls between two hosts whose QEMUs are fakes: what is asked, told, stored and left."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from sterna.errors import (
+    InternalError,
+    MigrateFinishOk,
+    NoDomain,
+    OperationAborted,
+    OperationInvalid,
+    Overflow,
+    SternaError,
+)
+from sterna.guest.actor import Guest
+from sterna.guest.events import JobCompletedEvent
+from sterna.guest.flags import StartFlags
+from sterna.guest.jobstats import JobOperation
+from sterna.guest.states import PausedReason, RunningReason, State
+from sterna.migration.flags import MigrateFlags
+from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
+from sterna.migration.service import Begun, Finished, Host, Migrations, Prepared
+from sterna.qemu.qmp_errors import QmpError
+from support.fake_host import FakeHost, domain_xml, fake_host, until
+from support.fake_qemu import FakeMonitor
+from support.links import FakeLink
+
+F = MigrateFlags
+LIVE = F.LIVE | F.CHANGE_PROTECTION
+GUEST = UUID("11111111-2222-3333-4444-555555555555")
+PARAMETERS = {"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26}
+CAPABILITIES = [
+    {"capability": name, "state": False}
+    for name in ("xbzrle", "auto-converge", "pause-before-switchover", "return-path", "events")
+]
+TRANSFER = {"status": "completed", "ram": {"transferred": 5, "total": 9, "remaining": 0}}
+
+
+@dataclass
+class Pair:
+    """Two hosts, a client connected to both, and the data socket between them."""
+
+    source: FakeHost
+    destination: FakeHost
+    here: Migrations
+    there: Migrations
+    to_source: FakeLink
+    to_destination: FakeLink
+    data: str
+
+    @property
+    def guest(self) -> Guest:
+        return self.source.registry.lookup_by_uuid(GUEST)
+
+    @property
+    def sender(self) -> FakeMonitor:
+        return self.source.launcher.monitor
+
+    @property
+    def receiver(self) -> FakeMonitor:
+        return self.destination.launcher.monitor
+
+    def request(self, flags: MigrateFlags = LIVE, **more: object) -> Request:
+        return Request(flags, migrate_uri=self.data, name="web", **more)  # type: ignore[arg-type]  # fields by name
+
+    async def begin(self, flags: MigrateFlags = LIVE) -> Begun:
+        return await self.here.begin(self.guest, self.to_source, self.request(flags))
+
+    async def prepare(self, begun: Begun, flags: MigrateFlags = LIVE) -> Prepared:
+        request = self.request(flags)
+        return await self.there.prepare(self.to_destination, request, begun.xml, begun.cookie)
+
+    async def perform(self, prepared: Prepared, flags: MigrateFlags = LIVE) -> bytes:
+        request = self.request(flags)
+        return await self.here.perform(self.guest, self.to_source, request, prepared.cookie)
+
+    async def finish(
+        self, cookie: bytes, flags: MigrateFlags = LIVE, *, cancelled: bool = False
+    ) -> Finished:
+        request = self.request(flags)
+        return await self.there.finish(self.to_destination, request, cookie, cancelled=cancelled)
+
+    async def confirm(self, cookie: bytes, *, cancelled: bool = False) -> None:
+        await self.here.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
+
+    async def performed(self, flags: MigrateFlags = LIVE) -> bytes:
+        """Begin, Prepare and Perform have gone well."""
+        prepared = await self.prepare(await self.begin(flags), flags)
+        return await self.perform(prepared, flags)
+
+    def copies_for_ever(self) -> None:
+        self.sender.says["migrate"] = [("MIGRATION", {"status": "active"})]
+        self.sender.says["migrate_cancel"] = [("MIGRATION", {"status": "cancelled"})]
+
+    async def is_copying(self) -> None:
+        await until(lambda: "migrate" in self.sender.commands)
+        await until(lambda: self.guest.job is not None and self.guest.job.phase == "perform3")
+
+    @property
+    def verdicts(self) -> list[str]:
+        return [decision.verdict for decision in self.destination.store._decisions.values()]
+
+
+@asynccontextmanager
+async def pair(root: Path, flags: StartFlags = StartFlags.NONE) -> AsyncIterator[Pair]:
+    """The guest runs at the source; QEMU migrates as soon as it is told to."""
+    (root / "a").mkdir()
+    (root / "b").mkdir()
+    path = root / "data"
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen()
+        one = await stack.enter_async_context(fake_host(root / "a"))
+        two = await stack.enter_async_context(fake_host(root / "b"))
+        here = Migrations(one.registry, Host("hosta", UUID(int=1)))
+        there = Migrations(two.registry, Host("hostb", UUID(int=2)))
+        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}")
+        await one.registry.create(domain_xml(), flags)
+        _teach(made)
+        yield made
+        for link in (made.to_source, made.to_destination):
+            link.close()
+        for host in (one, two):
+            for guest in host.registry.all():
+                if guest.active:
+                    await guest.destroy()
+        await here.settle(1)
+        await there.settle(1)
+
+
+def _teach(pair: Pair) -> None:
+    """Replies and events of QEMUs that migrate."""
+
+    def completed() -> None:
+        pair.receiver.say("MIGRATION", status="completed")
+        pair.sender.say("MIGRATION", status="completed")
+
+    sender = pair.sender
+    sender.replies |= {
+        "query-migrate-parameters": PARAMETERS,
+        "query-migrate-capabilities": CAPABILITIES,
+        "query-migrate": TRANSFER,
+    }
+    sender.says["migrate"] = [("STOP", {}), ("MIGRATION", {"status": "pre-switchover"})]
+    sender.subscribe(
+        lambda event: (
+            completed() if event.name == "MIGRATION" and event.data["status"] == "device" else None
+        )
+    )
+    sender.says["migrate-continue"] = [("MIGRATION", {"status": "device"})]
+
+    connect = pair.destination.launcher.connect
+
+    async def taught(running: object) -> FakeMonitor:
+        monitor = await connect(running)  # type: ignore[arg-type]  # passed through
+        monitor.replies |= {
+            "query-migrate-parameters": PARAMETERS,
+            "query-migrate-capabilities": CAPABILITIES,
+            "query-status": {"status": "paused", "running": False},
+        }
+        return monitor
+
+    pair.destination.launcher.connect = taught  # type: ignore[method-assign]  # a fake of ours
+
+
+async def test_a_guest_moves(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        cookie = await two.performed()
+        assert (two.guest.state, two.guest.reason) == (State.PAUSED, PausedReason.MIGRATION)
+        assert two.verdicts == []
+        finished = await two.finish(cookie)
+        assert two.verdicts == ["committed"]
+        assert (finished.name, finished.uuid, finished.id) == ("web", GUEST, 1)
+        guest = two.destination.registry.lookup_by_name("web")
+        assert (guest.state, guest.reason) == (State.RUNNING, RunningReason.MIGRATED)
+        assert two.destination.lifecycle == ["STARTED/MIGRATED", "RESUMED/MIGRATED"]
+        await two.confirm(finished.cookie)
+        assert two.source.registry.find(GUEST) is None
+        assert two.source.lifecycle[-2:] == ["SUSPENDED/MIGRATED", "STOPPED/MIGRATED"]
+        done = [e for e in two.source.events if isinstance(e, JobCompletedEvent)]
+        assert [e.stats.operation for e in done] == [JobOperation.MIGRATION_OUT]
+        await until(lambda: guest.job is None)
+        stats = guest.jobs.take_completed(keep=False)
+        assert stats is not None
+        assert (stats.operation, stats.memory_total) == (JobOperation.MIGRATION_IN, 9)
+        # Its connection answers for it no more.
+        two.to_destination.close()
+        assert guest.active
+
+
+async def test_qmp_in_its_order(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        before = len(two.sender.asked)
+        finished = await two.finish(await two.performed())
+        sent = [name for name, _ in two.sender.asked[before:]]
+        assert sent == [
+            "query-migrate",
+            "query-migrate-capabilities",
+            "query-migrate-parameters",
+            "query-migrate-capabilities",
+            "migrate-set-capabilities",
+            "migrate-set-parameters",
+            "getfd",
+            "migrate",
+            "migrate-continue",
+            "query-migrate",
+        ]
+        on = next(a for n, a in two.sender.asked[before:] if n == "migrate-set-capabilities")
+        assert on is not None
+        wanted = {c["capability"] for c in on["capabilities"] if c["state"]}
+        assert wanted == {"pause-before-switchover", "return-path"}
+        received = two.receiver.commands
+        at = received.index("migrate-incoming")
+        assert received[at + 1 :][:3] == ["query-status", "query-status", "cont"]
+        await two.confirm(finished.cookie)
+
+
+async def test_the_definition_goes_along(tmp_path: Path) -> None:
+    flags = LIVE | F.PERSIST_DEST | F.UNDEFINE_SOURCE
+    async with pair(tmp_path) as two:
+        await two.source.registry.define(domain_xml())
+        finished = await two.finish(await two.performed(flags), flags)
+        assert [d.name for d in await two.destination.store.definitions()] == ["web"]
+        assert two.destination.lifecycle[-1] == "DEFINED/ADDED"
+        await two.confirm(finished.cookie)
+        await until(lambda: two.source.registry.find(GUEST) is None)
+        await until(lambda: not two.source.store._definitions)
+
+
+async def test_suspended_on_arrival(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        await two.finish(await two.performed(), LIVE | F.PAUSED)
+        guest = two.destination.registry.lookup_by_name("web")
+        assert (guest.state, guest.reason) == (State.PAUSED, PausedReason.USER)
+        assert "cont" not in two.receiver.commands
+
+
+async def test_a_users_pause_goes_along(tmp_path: Path) -> None:
+    """I19; the controller's own, a client's --timeout, does not."""
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        prepared = await two.prepare(await two.begin())
+        performing = asyncio.ensure_future(two.perform(prepared))
+        await two.is_copying()
+        assert two.here.user_pauses(two.guest, two.to_source) is PausedReason.MIGRATION
+        assert two.here.user_pauses(two.guest, FakeLink()) is PausedReason.USER
+        two.sender.say("MIGRATION", status="pre-switchover")
+        await two.finish(await performing)
+        assert two.destination.registry.lookup_by_name("web").state is State.PAUSED
+
+
+async def test_autokill(tmp_path: Path) -> None:
+    """L3: decided on disk, then killed, and nothing is left."""
+    async with pair(tmp_path) as two:
+        await two.prepare(await two.begin())
+        guest = two.destination.registry.lookup_by_name("web")
+        two.to_destination.close()
+        await until(lambda: not guest.active)
+        assert two.verdicts == ["aborted"]
+        assert two.destination.registry.find(GUEST) is None
+        assert two.destination.lifecycle[-2:] == ["SHUTDOWN/HOST", "STOPPED/DESTROYED"]
+        assert guest.job is None
+
+
+async def test_autokill_while_it_is_launched(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        begun = await two.begin()
+        two.destination.launcher.before_spawn = two.to_destination.close
+        with pytest.raises(SternaError):
+            await two.prepare(begun)
+        await until(lambda: two.destination.registry.find(GUEST) is None)
+        assert two.verdicts == ["aborted"]
+        assert two.destination.lifecycle == []
+
+
+async def test_a_finish_whose_caller_has_gone_does_not_run(tmp_path: Path) -> None:
+    """I2: nobody was told yet, but the socket says so."""
+    async with pair(tmp_path) as two:
+        cookie = await two.performed()
+        two.to_destination.peer_gone = lambda: True  # type: ignore[method-assign]  # a fake of ours
+        with pytest.raises(SternaError, match="has ended"):
+            await two.finish(cookie)
+        assert two.verdicts == ["aborted"]
+        assert "cont" not in two.receiver.commands
+        await two.confirm(b"", cancelled=True)
+        assert two.guest.state is State.RUNNING
+
+
+async def test_finish_told_to_cancel(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        await two.prepare(await two.begin())
+        with pytest.raises(MigrateFinishOk):
+            await two.finish(b"", cancelled=True)
+        assert two.destination.registry.find(GUEST) is None
+        assert two.destination.lifecycle[-1] == "STOPPED/FAILED"
+        with pytest.raises(NoDomain):
+            await two.finish(b"", cancelled=True)
+
+
+async def test_finish_without_a_permit(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        begun = await two.begin()
+        await two.prepare(begun)
+        with pytest.raises(OperationInvalid, match="nothing proves"):
+            await two.finish(b"")
+
+
+async def test_finish_again_is_answered_again(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        cookie = await two.performed()
+        first = await two.finish(cookie)
+        guest = two.destination.registry.lookup_by_name("web")
+        await until(lambda: guest.job is None)
+        again = await two.finish(cookie)
+        assert (again.uuid, again.id) == (first.uuid, first.id)
+        with pytest.raises(OperationInvalid, match="not processing incoming"):
+            await two.finish(cookie, cancelled=True)
+        await two.confirm(again.cookie)
+
+
+async def test_an_id_is_used_once(tmp_path: Path) -> None:
+    """Its decision stands, so a second guest under it would be decided already. (L4)"""
+    async with pair(tmp_path) as two:
+        begun = await two.begin()
+        await two.prepare(begun)
+        with pytest.raises(MigrateFinishOk):
+            await two.finish(b"", cancelled=True)
+        with pytest.raises(OperationInvalid, match="has been here before"):
+            await two.prepare(begun)
+
+
+async def test_abort(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        prepared = await two.prepare(await two.begin())
+        performing = asyncio.ensure_future(two.perform(prepared))
+        await two.is_copying()
+        assert two.here.is_outgoing(two.guest)
+        assert (await two.here.refresh_stats(two.guest)) is not None
+        await two.here.abort(two.guest)
+        with pytest.raises(OperationAborted, match="canceled by client"):
+            await performing
+        assert two.guest.job is None
+        assert two.sender.commands[-2:] == ["migrate-set-capabilities", "migrate-set-parameters"]
+        with pytest.raises(OperationInvalid, match="no job is active"):
+            await two.here.abort(two.guest)
+        assert await two.here.refresh_stats(two.guest) is None
+
+
+async def test_the_controller_leaves_while_memory_moves(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        prepared = await two.prepare(await two.begin())
+        performing = asyncio.ensure_future(two.perform(prepared))
+        await two.is_copying()
+        two.to_source.close()
+        with pytest.raises(SternaError, match="was closed; domain 'web' runs on here"):
+            await performing
+        await two.here.settle(1)
+        assert two.guest.job is None
+
+
+async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
+    """In doubt: nobody lets it run by hand, the job stays and says so. (L5, I6)"""
+    async with pair(tmp_path) as two:
+        cookie = await two.performed()
+        two.here.refuse_in_doubt(two.guest)
+        two.to_source.close()
+        assert two.guest.job is not None
+        assert two.guest.job.phase == "in doubt"
+        with pytest.raises(OperationInvalid, match="look there"):
+            two.here.refuse_in_doubt(two.guest)
+        await two.here.settle(1)
+        finished = await two.finish(cookie)
+        await two.confirm(finished.cookie)
+        assert two.source.registry.find(GUEST) is None
+
+
+async def test_confirm_needs_proof(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        await two.performed()
+        with pytest.raises(OperationInvalid, match="nothing proves"):
+            await two.confirm(b"")
+        await two.confirm(b"", cancelled=True)
+        assert (two.guest.state, two.guest.reason) == (
+            State.RUNNING,
+            RunningReason.MIGRATION_CANCELED,
+        )
+        with pytest.raises(OperationInvalid, match="not being migrated"):
+            await two.confirm(b"")
+
+
+async def test_without_change_protection(tmp_path: Path) -> None:
+    """Begin holds nothing; Perform takes the job."""
+    async with pair(tmp_path) as two:
+        begun = await two.begin(F.LIVE)
+        assert two.guest.job is None
+        cookie = await two.perform(await two.prepare(begun, F.LIVE), F.LIVE)
+        finished = await two.finish(cookie, F.LIVE)
+        await two.confirm(finished.cookie)
+        assert two.source.registry.find(GUEST) is None
+
+
+async def test_perform_refused(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin(F.LIVE), F.LIVE)
+        with pytest.raises(OperationInvalid, match="not being migrated"):
+            await two.perform(prepared)
+        with pytest.raises(InternalError, match="migration cookie is missing"):
+            await two.here.perform(two.guest, two.to_source, two.request(), b"")
+        without = Request(LIVE)
+        with pytest.raises(InternalError, match="missing migration URI"):
+            await two.here.perform(two.guest, two.to_source, without, prepared.cookie)
+
+
+async def test_another_migrations_cookies_are_refused(tmp_path: Path) -> None:
+    """I3: calls of another epoch."""
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin(F.LIVE), F.LIVE)
+        cookie = await two.perform(prepared, F.LIVE)
+        other = prepared.cookie.split(b"<sterna id=")[1][:38]
+        forged = cookie.replace(other, b'"00000000-0000-4000-8000-000000000000"')
+        with pytest.raises(InternalError, match="another migration"):
+            await two.finish(forged)
+        with pytest.raises(MigrateFinishOk):
+            await two.finish(b"", cancelled=True)
+        await two.confirm(b"", cancelled=True)
+        await two.begin()
+        with pytest.raises(InternalError, match="another migration"):
+            await two.perform(prepared)
+
+
+async def test_begin_refused(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.sender.replies["query-migrate"] = {"blocked-reasons": ["a", "b"]}
+        with pytest.raises(OperationInvalid, match="cannot migrate domain: a; b"):
+            await two.begin()
+        two.sender.replies["query-migrate"] = {}
+        await two.begin()
+        with pytest.raises(OperationInvalid, match="another migration job is already running"):
+            await two.begin()
+
+
+async def test_a_guest_that_belongs_to_a_connection_stays(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.source.surroundings.autokill.register(GUEST, FakeLink(), lambda: None)
+        with pytest.raises(OperationInvalid, match="marked for auto destroy"):
+            await two.begin()
+
+
+async def test_prepare_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        begun = await two.begin()
+        two.destination.launcher.fail = InternalError("no such machine")
+        with pytest.raises(InternalError, match="no such machine"):
+            await two.prepare(begun)
+        assert two.destination.registry.find(GUEST) is None
+        two.destination.launcher.fail = None
+        await two.confirm(b"", cancelled=True)
+        begun = await two.begin()
+        bad = Request(LIVE, migrate_uri="foo://x", name="web")
+        with pytest.raises(SternaError, match="unsupported scheme"):
+            await two.there.prepare(two.to_destination, bad, begun.xml, begun.cookie)
+        assert two.destination.registry.find(GUEST) is None
+        assert two.destination.lifecycle == []
+
+
+async def test_a_guest_that_could_not_run_there(tmp_path: Path) -> None:
+    """The early look at QEMU, before anything is decided."""
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin())
+        crashed = {"status": "internal-error", "running": False}
+        two.receiver.replies["query-status"] = crashed
+        cookie = await two.perform(prepared)
+        with pytest.raises(SternaError, match="internal-error"):
+            await two.finish(cookie)
+        assert two.verdicts == ["aborted"]
+        await two.confirm(b"", cancelled=True)
+        assert two.guest.state is State.RUNNING
+
+
+async def test_qemu_refuses(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin())
+        two.sender.replies["migrate"] = QmpError("migrate", "GenericError", "no way")
+        two.sender.says["migrate"] = []
+        with pytest.raises(InternalError, match="no way; domain 'web' runs on here"):
+            await two.perform(prepared)
+
+
+async def test_speeds_and_limits(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        assert two.here.max_speed(two.guest) == BANDWIDTH_MIB_MAX
+        await two.here.set_max_speed(two.guest, 7)
+        assert two.here.max_speed(two.guest) == 7
+        with pytest.raises(Overflow, match="must be less than 8796093022208"):
+            await two.here.set_max_speed(two.guest, BANDWIDTH_MIB_MAX + 1)
+        await two.here.set_max_downtime(two.guest, 50)
+        assert two.sender.asked[-1] == ("migrate-set-parameters", {"downtime-limit": 50})
+        assert await two.here.max_downtime(two.guest) == 300
+        await two.here.set_compression_cache(two.guest, 1 << 20)
+        assert await two.here.compression_cache(two.guest) == 1 << 26
+        prepared = await two.prepare(await two.begin())
+        await two.here.set_max_speed(two.guest, 8)
+        assert two.sender.asked[-1] == ("migrate-set-parameters", {"max-bandwidth": 8 << 20})
+        await two.perform(prepared)
