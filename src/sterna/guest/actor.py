@@ -207,6 +207,14 @@ class Guest:
         """Take it off the registry: it was transient and is gone, or was undefined."""
         self._forget(self)
 
+    def forget_if_nothing(self) -> None:
+        """The same if there is neither a definition nor a QEMU of it.
+
+        With a job it is about to become active: forgotten then, it would run and be in no list.
+        """
+        if not self.persistent and not self.active and self.job is None:
+            self.forget()
+
     # -- doing -------------------------------------------------------------------------------
 
     async def do(
@@ -231,8 +239,11 @@ class Guest:
         job = await self.jobs.begin_operation(operation, api)
 
         async def carried_out() -> T:
-            with self.jobs.during(job):
-                return await work(job)
+            try:
+                with self.jobs.during(job):
+                    return await work(job)
+            finally:
+                self.forget_if_nothing()  # undefined meanwhile
 
         return await self.surroundings.work.do(carried_out())
 

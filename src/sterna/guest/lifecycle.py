@@ -116,14 +116,18 @@ async def set_autostart(guest: Guest, autostart: bool) -> None:
 
     Raises: OperationInvalid (55) for a transient guest.
     """
-    if not guest.persistent:
-        raise OperationInvalid("cannot set autostart for transient domain")
-    before, guest.autostart = guest.autostart, autostart
-    try:
-        await guest.save_definition()
-    except BaseException:
-        guest.autostart = before
-        raise
+
+    async def change() -> None:
+        if not guest.persistent:
+            raise OperationInvalid("cannot set autostart for transient domain")
+        before, guest.autostart = guest.autostart, autostart
+        try:
+            await guest.save_definition()
+        except BaseException:
+            guest.autostart = before
+            raise
+
+    await guest.surroundings.write_down(change)
 
 
 async def undefine(guest: Guest, flags: UndefineFlags = UndefineFlags.NONE) -> None:
@@ -131,6 +135,10 @@ async def undefine(guest: Guest, flags: UndefineFlags = UndefineFlags.NONE) -> N
 
     Raises: OperationInvalid (55): transient, or a managed save image or NVRAM file would be left.
     """
+    await guest.surroundings.write_down(lambda: _undefine(guest, flags))
+
+
+async def _undefine(guest: Guest, flags: UndefineFlags) -> None:
     definition = guest.definition
     if definition is None:
         raise OperationInvalid("cannot undefine transient domain")
@@ -148,8 +156,7 @@ async def undefine(guest: Guest, flags: UndefineFlags = UndefineFlags.NONE) -> N
     guest.definition = None
     guest.autostart = False
     guest.emit_lifecycle(Lifecycle.UNDEFINED, Undefined.REMOVED)
-    if not guest.active:
-        guest.forget()
+    guest.forget_if_nothing()
 
 
 def _nvram_file(definition: DomainDef) -> Path | None:

@@ -87,6 +87,9 @@ class Registry:
 
     async def define_parsed(self, definition: DomainDef) -> Guest:
         """The same with a completed definition."""
+        return await self.surroundings.write_down(lambda: self._define(definition))
+
+    async def _define(self, definition: DomainDef) -> Guest:
         known = self._match(definition)
         guest = known or self.add(definition)
         before, guest.definition = guest.definition, definition
@@ -94,8 +97,7 @@ class Registry:
             await guest.save_definition()
         except BaseException:
             guest.definition = before
-            if known is None:
-                self.forget(guest)
+            guest.forget_if_nothing()
             raise
         guest.emit_lifecycle(Lifecycle.DEFINED, Defined.UPDATED if known else Defined.ADDED)
         return guest
@@ -116,7 +118,7 @@ class Registry:
         try:
             await lifecycle.start(guest, flags, owner, definition=definition, api=api)
         except BaseException:
-            self._forget_if_nothing(guest)
+            guest.forget_if_nothing()
             raise
         return guest
 
@@ -148,7 +150,7 @@ class Registry:
         try:
             await guest.operate(Operation.START, api, work)
         except BaseException:
-            self._forget_if_nothing(guest)
+            guest.forget_if_nothing()
             raise
         return guest
 
@@ -184,10 +186,6 @@ class Registry:
         if self._guests.get(guest.uuid) is guest:
             del self._guests[guest.uuid]
 
-    def _forget_if_nothing(self, guest: Guest) -> None:
-        if not guest.persistent and not guest.active:
-            self.forget(guest)
-
     def _match(self, definition: DomainDef) -> Guest | None:
         """The guest with this name and uuid; both must be the same guest's, or free."""
         uuid = uuid_of(definition)
@@ -212,6 +210,9 @@ class Registry:
 
         Raises: OperationInvalid (55), XmlError (27), OperationFailed (9).
         """
+        await self.surroundings.write_down(lambda: self._rename(guest, name))
+
+    async def _rename(self, guest: Guest, name: str) -> None:
         self._check_rename(guest, name)
         before, old_name = guest.definition, guest.name
         definition = guest.stored_or_refuse()
@@ -230,7 +231,7 @@ class Registry:
         guest.emit_lifecycle(Lifecycle.DEFINED, Defined.RENAMED)
 
     def _check_rename(self, guest: Guest, name: str) -> None:
-        if guest.active:
+        if guest.active or guest.job is not None:
             raise OperationInvalid("cannot rename active domain")
         if not guest.persistent:
             raise OperationInvalid("cannot rename a transient domain")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -148,6 +148,19 @@ class Surroundings:
     bus: EventBus = field(default_factory=EventBus)
     autokill: Autokill = field(default_factory=Autokill)
     last_id: int = 0
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def write_down(self, change: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
+        """Change what is defined: one change at a time, each to its end whoever hangs up meanwhile.
+
+        Memory and disk would say different things otherwise, and the next start believes the disk.
+        """
+
+        async def alone() -> T:
+            async with self._writing:
+                return await change()
+
+        return self.work.start(alone())
 
     def next_id(self) -> int:
         """A number for a new life: from 1, never given twice in a daemon's life."""

@@ -260,8 +260,7 @@ class Incoming(DestinationDriver):
             self.guest.jobs.complete(self.job, self.final_stats())
         else:
             self.guest.jobs.end(self.job)
-        if not self.guest.active and not self.guest.persistent:
-            self.guest.forget()
+        self.guest.forget_if_nothing()
 
     # -- work ----------------------------------------------------------------------------------
 
@@ -308,23 +307,32 @@ class Incoming(DestinationDriver):
     async def _define(self) -> None:
         """Write the definition down, after `cont`, so that a failed Finish leaves nothing (I16)."""
         guest = self.guest
-        known, before = guest.persistent, guest.definition
+        known = guest.persistent
         try:
-            guest.definition = await self._persistent_definition()
-            await guest.save_definition()
-        except SternaError:
-            # The guest runs here all the same; it is transient, and the log says why.
+            definition = await self._persistent_definition()
+            await guest.surroundings.write_down(lambda: self._keep(definition))
+        except Exception:
+            # The guest runs here all the same, as it was before: the log says why, and whoever
+            # waits for Finish must not wait for ever. (L7)
             log.exception("migration.not_persistent mig=%s guest=%s", self.id, guest.name)
-            guest.definition = before
             self.post(on.Defined(on.DefineOutcome.FAILED))
             return
         guest.emit_lifecycle(Lifecycle.DEFINED, Defined.UPDATED if known else Defined.ADDED)
         self.post(on.Defined(on.DefineOutcome.WRITTEN))
 
+    async def _keep(self, definition: DomainDef) -> None:
+        guest = self.guest
+        before, guest.definition = guest.definition, definition
+        try:
+            await guest.save_definition()
+        except BaseException:
+            guest.definition = before
+            raise
+
     async def _persistent_definition(self) -> DomainDef:
         xml = self.persistent_xml
         found = parse_domain(xml) if xml is not None else clone(self.definition)
-        found.name = self.guest.name
+        found.name, found.uuid = self.guest.name, self.guest.uuid
         arch = (found.os.arch if found.os is not None else None) or "x86_64"
         emulators = self.guest.surroundings.emulators
         return completed(found, await emulators.facts(found.devices.emulator, arch))

@@ -217,9 +217,10 @@ class Outgoing(SourceDriver):
             return
         self.guest.definition = None
         self.guest.autostart = False
-        if not self.guest.active:
-            self.guest.forget()
-        self.do(self.guest.surroundings.store.delete_definition(self.guest.uuid))
+        self.guest.forget_if_nothing()
+        surroundings, uuid = self.guest.surroundings, self.guest.uuid
+        deleting = surroundings.write_down(lambda: surroundings.store.delete_definition(uuid))
+        deleting.add_done_callback(self._looked_at)
 
     # -- work ----------------------------------------------------------------------------------
 

@@ -266,8 +266,7 @@ class Migrations:
                 plan = self._plan(request)
                 undo.pop_all()
         except BaseException:
-            if not guest.persistent and not guest.active and guest.job is None:
-                guest.forget()
+            guest.forget_if_nothing()
             raise
         listening = Listening(plan.listen, lambda: self._release(plan.port))
         incoming = Incoming(id, guest, job, request, definition=definition, listening=listening)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,8 +17,9 @@ from sterna.errors import (
     XmlError,
 )
 from sterna.guest.flags import StartFlags, UndefineFlags
+from sterna.guest.jobs import Operation
 from sterna.store.errors import StoreFailed
-from support.fake_host import UUID_TEXT, domain_xml, fake_host
+from support.fake_host import UUID_TEXT, FakeHost, domain_xml, fake_host, until
 from support.links import FakeLink
 
 OTHER = "99999999-2222-3333-4444-555555555555"
@@ -155,3 +159,82 @@ async def test_a_guest_of_another_connection_is_not_taken_over(tmp_path: Path) -
         with pytest.raises(OperationInvalid, match="already active"):
             await host.registry.create(domain_xml(), StartFlags.AUTODESTROY, FakeLink())
         await guest.destroy()
+
+
+class SlowStore:
+    """Holds up the writing of definitions in a fake host's store until told otherwise."""
+
+    def __init__(self, host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        for name in ("put_definition", "delete_definition"):
+            monkeypatch.setattr(host.store, name, self._held_up(getattr(host.store, name)))
+
+    def _held_up(self, write: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+        async def later(what: Any) -> None:
+            self.reached.set()
+            await self.go_on.wait()
+            await write(what)
+
+        return later
+
+    async def cut_off(self, work: Coroutine[Any, Any, object]) -> None:
+        """Its client hangs up while the disk is at it."""
+        task = asyncio.create_task(work)
+        await self.reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        self.go_on.set()
+
+
+async def test_a_client_that_hangs_up_leaves_no_difference_between_memory_and_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_host(tmp_path) as host:
+        registry, store = host.registry, host.store
+        await SlowStore(host, monkeypatch).cut_off(registry.define(domain_xml()))
+        await until(lambda: host.lifecycle == ["DEFINED/ADDED"])
+        guest = registry.lookup_by_name("web")
+        await SlowStore(host, monkeypatch).cut_off(guest.set_autostart(True))
+        await host.surroundings.write_down(store.definitions)
+        assert [d.autostart for d in await store.definitions()] == [True]
+        await SlowStore(host, monkeypatch).cut_off(registry.rename(guest, "new"))
+        await until(lambda: host.lifecycle[-1] == "DEFINED/RENAMED")
+        assert [d.name for d in await store.definitions()] == [guest.name] == ["new"]
+        await SlowStore(host, monkeypatch).cut_off(guest.undefine())
+        await until(lambda: host.lifecycle[-1] == "UNDEFINED/REMOVED")
+        assert not registry.all()
+        assert not await store.definitions()
+
+
+async def test_defined_while_it_is_being_undefined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.define(domain_xml())
+        slow = SlowStore(host, monkeypatch)
+        gone = asyncio.create_task(guest.undefine())
+        await slow.reached.wait()
+        again = asyncio.create_task(host.registry.define(domain_xml()))
+        slow.go_on.set()
+        await gone
+        assert host.registry.lookup_by_name("web") is await again
+        assert [d.name for d in await host.store.definitions()] == ["web"]
+
+
+async def test_undefined_while_it_is_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.define(domain_xml())
+        slow = SlowStore(host, monkeypatch)
+        gone = asyncio.create_task(guest.undefine())
+        await slow.reached.wait()
+        slow.go_on.set()
+        # The job is taken, its work has not begun.
+        job = await guest.jobs.begin_operation(Operation.START, "test")
+        await gone
+        assert host.registry.all() == [guest]
+        guest.jobs.end(job)
+        with pytest.raises(OperationInvalid, match="transient domains do not have any"):
+            await guest.start()
+        assert not host.registry.all()
