@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sterna.config import DomainDef, parse_domain
-from sterna.errors import OperationInvalid
+from sterna.errors import OperationInvalid, SystemCallError
 from sterna.guest import launch, outgoing
 from sterna.guest.definitions import format_live
 from sterna.guest.events import JobCompletedEvent
@@ -80,8 +80,12 @@ async def managed_save(
     """
 
     async def work(job: Job) -> None:
-        await _save(guest, job, image_path(guest), flags, None)
-        guest.has_managed_save = True
+        def kept() -> None:
+            # Before anybody hears that it stopped: a start that follows at once would boot the
+            # guest anew, and a later one take up the memory of before.
+            guest.has_managed_save = True
+
+        await _save(guest, job, image_path(guest), flags, None, kept)
 
     guest.live_or_refuse()
     if not guest.persistent:
@@ -105,7 +109,14 @@ def remove_managed_image(guest: Guest) -> None:
     guest.has_managed_save = False
 
 
-async def _save(guest: Guest, job: Job, path: Path, flags: SaveFlags, xml: str | None) -> None:
+async def _save(
+    guest: Guest,
+    job: Job,
+    path: Path,
+    flags: SaveFlags,
+    xml: str | None,
+    kept: Callable[[], None] = lambda: None,
+) -> None:
     running = guest.live_or_refuse()
     if guest.surroundings.autokill.find(guest.uuid) is not None:
         raise OperationInvalid("domain is marked for auto destroy")
@@ -118,7 +129,10 @@ async def _save(guest: Guest, job: Job, path: Path, flags: SaveFlags, xml: str |
     fd = -1
     try:
         fd = create_image(part, path)
-        write_header(fd, Header(guest.name, str(guest.uuid), text, shall_run))
+        try:
+            write_header(fd, Header(guest.name, str(guest.uuid), text, shall_run))
+        except OSError as exc:
+            raise SystemCallError(f"Failed to write file '{path}'", errno=exc.errno or 0) from exc
         stats = await outgoing.send(guest, job, fd)
         await asyncio.to_thread(keep_image, fd, part, path)
     except BaseException:
@@ -129,6 +143,7 @@ async def _save(guest: Guest, job: Job, path: Path, flags: SaveFlags, xml: str |
     finally:
         if fd >= 0:
             os.close(fd)
+    kept()
     done = stats.finished(JobType.COMPLETED)
     guest.emit(JobCompletedEvent(guest.ref, done))
     await guest.stop_process(SAVED)

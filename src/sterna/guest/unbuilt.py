@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sterna.config.model import DomainDef
 from sterna.config.model.tuning import Cputune, Memtune
-from sterna.errors import ConfigUnsupported
+from sterna.errors import ConfigUnsupported, NoNetwork
 
 _NEED_CONTROL_GROUPS = (
     *("shares", "period", "quota", "global_period", "global_quota", "emulator_period"),
@@ -28,7 +28,11 @@ def refuse_unbuilt(definition: DomainDef) -> None:
 
     Raises:
         ConfigUnsupported: names the element.
+        NoNetwork: an interface is of a network, and none is managed here.
     """
+    for interface in definition.devices.interfaces:
+        if interface.type == "network" and interface.source is not None:
+            raise NoNetwork(f"no network with matching name '{interface.source.network}'")
     tune = definition.cputune or Cputune()
     asked = [f"<{name}>" for name in _NEED_CONTROL_GROUPS if getattr(tune, name) is not None]
     asked += [f"<{name}>" for field, name in _NOT_BUILT.items() if getattr(tune, field)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sterna.config import DomainDef, parse_domain
-from sterna.errors import ConfigUnsupported
+from sterna.errors import ConfigUnsupported, NoNetwork
 from sterna.guest.unbuilt import refuse_unbuilt
 
 
@@ -36,3 +36,9 @@ def test_what_asks_for_nothing_is_fine() -> None:
     refuse_unbuilt(definition("<memtune/><resource><partition>/machine</partition></resource>"))
     refuse_unbuilt(definition("<cputune><vcpupin vcpu='0' cpuset='1'/></cputune>"))
     refuse_unbuilt(definition("<seclabel type='none' model='dac'/>"))
+
+
+def test_an_interface_of_a_network_that_is_not_there() -> None:
+    inside = "<devices><interface type='network'><source network='lan'/></interface></devices>"
+    with pytest.raises(NoNetwork, match="no network with matching name 'lan'"):
+        refuse_unbuilt(definition(inside))

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from sterna.errors import (
     InternalError,
+    InvalidArg,
+    NoDomainBackup,
     NoDomainCheckpoint,
     NoDomainSnapshot,
     NoInterface,
@@ -26,10 +28,13 @@ from sterna.errors import (
     SternaError,
 )
 from sterna.rpc.calls import procedure
+from sterna.rpc.msg_block import DomainGetBlockJobInfoArgs, DomainGetBlockJobInfoRet
 from sterna.rpc.msg_snapshot import DomainCheckpointLookupByNameArgs
-from sterna.server.dispatch import handles
+from sterna.server.dispatch import check_flags, handles
 from sterna.server.objects import find
 from sterna.server.session import Session
+
+BLOCK_JOB_INFO_BANDWIDTH_BYTES = 1
 
 _COUNTED = (
     "CONNECT_LIST_ALL_STORAGE_POOLS",
@@ -153,6 +158,10 @@ _NOT_FOUND: dict[str, Callable[[Any], SternaError]] = {
     "NWFILTER_LOOKUP_BY_UUID": lambda a: NoNwfilter(
         f"no nwfilter with matching uuid '{UUID(bytes=a.uuid)}'"
     ),
+    "DOMAIN_SNAPSHOT_CURRENT": lambda a: NoDomainSnapshot(
+        "the domain does not have a current snapshot"
+    ),
+    "DOMAIN_BACKUP_GET_XML_DESC": lambda a: NoDomainBackup("no domain backup job present"),
     "NWFILTER_BINDING_LOOKUP_BY_PORT_DEV": lambda a: NoNwfilterBinding(
         f"no nwfilter binding for port dev '{a.name}'"
     ),
@@ -161,6 +170,8 @@ _NOT_FOUND: dict[str, Callable[[Any], SternaError]] = {
 
 def _not_found(name: str) -> Callable[[Session, Any], None]:
     def answer(session: Session, args: Any) -> None:
+        if name.startswith("DOMAIN_"):
+            find(session, args.dom)
         raise _NOT_FOUND[name](args)
 
     return answer
@@ -168,6 +179,18 @@ def _not_found(name: str) -> Callable[[Session, Any], None]:
 
 for _name in _NOT_FOUND:
     handles(_name)(_not_found(_name))
+
+
+@handles("DOMAIN_GET_BLOCK_JOB_INFO")
+def domain_get_block_job_info(
+    session: Session, args: DomainGetBlockJobInfoArgs
+) -> DomainGetBlockJobInfoRet:
+    """No block job is ever under way; programs ask for one before they do anything to a disk."""
+    check_flags(args.flags, BLOCK_JOB_INFO_BANDWIDTH_BYTES, "qemuDomainGetBlockJobInfo")
+    disks = find(session, args.dom).live_or_refuse().definition.devices.disks
+    if all(args.path not in (disk.target, disk.path) for disk in disks):
+        raise InvalidArg(f"disk '{args.path}' not found in domain")
+    return DomainGetBlockJobInfoRet(found=0, type=0, bandwidth=0, cur=0, end=0)
 
 
 # Events of these objects never come, but clients insist on listening for them.
