@@ -41,13 +41,18 @@ ATTRIBUTES_MAX = 256
 other thread runs meanwhile: 32,000 would take 2 s."""
 
 
-def attributes_of(element: _Element) -> list[tuple[str, str]]:
-    """Names and texts. Raises XmlError for more than anybody needs."""
+def limit_attributes(element: _Element) -> None:
+    """Raises XmlError for more attributes than anybody needs."""
     if len(element.attrib) > ATTRIBUTES_MAX:
         raise XmlError(
             f"more than {ATTRIBUTES_MAX} attributes in <{local_name(element)}>"
             f" (line {line_of(element)})"
         )
+
+
+def attributes_of(element: _Element) -> list[tuple[str, str]]:
+    """Names and texts. Raises as `limit_attributes`."""
+    limit_attributes(element)
     return [(str(name), str(text)) for name, text in element.items()]
 
 

@@ -9,6 +9,7 @@ from lxml import etree
 
 from sterna.config import DomainDef
 from sterna.config.document import parse_xml
+from sterna.config.element import limit_attributes
 from sterna.config.model import Metadata
 from sterna.errors import InvalidArg
 
@@ -35,6 +36,8 @@ def put(definition: DomainDef, uri: str, key: str | None, text: str | None) -> N
         if not key:
             raise InvalidArg("key must be specified for a metadata element")
         given = parse_xml(text, "metadata_xml")
+        for element in given.iter(etree.Element):
+            limit_attributes(element)
         try:
             kept.append(_with_namespace(given, uri, key))
         except ValueError as exc:
