@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -137,7 +138,8 @@ class Registry:
 
         Raises: as `create`; OperationFailed (9) if the file is no image.
         """
-        definition, header = save.definition_of(path)
+        # A file of any place may be named, on a disk that does not answer too.
+        definition, header = await asyncio.to_thread(save.definition_of, path)
         if xml is not None:
             definition = await self.complete(await parsed(xml))
         guest = self.admit(definition)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,11 +90,21 @@ def look(path: Path) -> Header:
 
 
 def open_image(path: Path) -> int:
-    """A descriptor for reading. Raises: SystemCallError (38)."""
+    """A descriptor for reading.
+
+    Raises: SystemCallError (38), OperationFailed (9) for what is no file.
+    """
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that nobody writes to must not hold anybody up.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         raise SystemCallError(f"Failed to open file '{path}'", errno=exc.errno or 0) from exc
+    kind = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+        os.close(fd)
+        raise OperationFailed(f"'{path}' is no saved guest of ours: not a regular file")
+    os.set_blocking(fd, True)
+    return fd
 
 
 def create_image(part: Path, path: Path) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from sterna.errors import InternalError, OperationAborted, OperationFailed, OperationInvalid
-from sterna.guest.events import JobCompletedEvent
+from sterna.guest.events import GuestEvent, JobCompletedEvent, LifecycleEvent
 from sterna.guest.flags import SaveFlags, StartFlags
 from sterna.guest.jobstats import JobOperation, JobType
 from sterna.guest.saveimage import look
-from sterna.guest.states import RunningReason, ShutoffReason, State
+from sterna.guest.states import Lifecycle, RunningReason, ShutoffReason, State
 from support.fake_host import FakeHost, domain_xml, fake_host, until
 from support.fake_qemu import FakeMonitor
 from support.links import FakeLink
@@ -135,3 +135,20 @@ async def test_a_failed_restore_keeps_the_image(tmp_path: Path) -> None:
         assert guest.reason is RunningReason.BOOTED
         assert not guest.has_managed_save
         await guest.destroy()
+
+
+async def test_whoever_hears_of_the_managed_save_finds_it(tmp_path: Path) -> None:
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.define(domain_xml())
+        await guest.start()
+        prepared(host, "completed")
+        found = []
+
+        def heard(event: GuestEvent) -> None:
+            if isinstance(event, LifecycleEvent) and event.event is Lifecycle.STOPPED:
+                found.append(guest.has_managed_save)
+
+        host.surroundings.bus.subscribe(heard)
+        await guest.managed_save()
+        # A start at that moment must restore it, not boot anew.
+        assert found == [True]

@@ -67,3 +67,10 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
         look(tmp_path / "absent")
     with pytest.raises(SystemCallError, match="No such file"):
         create_image(tmp_path / "absent" / ".x", tmp_path / "absent" / "x")
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OperationFailed, match="not a regular file"):
+        look(path)
