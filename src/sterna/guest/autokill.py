@@ -65,9 +65,9 @@ class Autokill:
         self.remove(uuid)
 
         def fire() -> None:
-            if self._armed.pop(uuid, None) is None:
-                return
-            del self._guests_of[link]  # its other guests die with it
+            if self._armed.get(uuid) is not registration:
+                return  # taken back, and the guest perhaps another connection's by now
+            self._disarm(registration)
             log.warning("autokill.fired guest=%s incoming=%s", uuid, incoming)
             try:
                 on_close()
@@ -75,7 +75,7 @@ class Autokill:
                 # A boundary: the connection's other registrations must die too. (L3)
                 log.exception("autokill.action_failed guest=%s", uuid)
 
-        self._armed[uuid] = Registration(uuid, link, incoming, fire)
+        registration = self._armed[uuid] = Registration(uuid, link, incoming, fire)
         self._guests_of[link] += 1
         if link.closed:
             fire()
@@ -89,17 +89,21 @@ class Autokill:
 
         Returns whether there was one.
         """
-        registration = self._armed.pop(uuid, None)
+        registration = self._armed.get(uuid)
         if registration is None:
             return False
+        self._disarm(registration)
+        log.info("autokill.removed guest=%s", uuid)
+        return True
+
+    def _disarm(self, registration: Registration) -> None:
+        del self._armed[registration.uuid]
         link = registration.link
         link.remove_close_callback(registration.callback)
         self._guests_of[link] -= 1
         if self._guests_of[link] <= 0:
             del self._guests_of[link]
             link.limit_silence(None)
-        log.info("autokill.removed guest=%s", uuid)
-        return True
 
     def find(self, uuid: UUID) -> Registration | None:
         """The guest's registration, if it is armed."""

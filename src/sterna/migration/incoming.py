@@ -209,7 +209,8 @@ class Incoming(DestinationDriver):
             case do.Watch(link=link):
                 self.watch(link, lambda: self._closed(link))
             case do.Unwatch():
-                self.guest.surroundings.autokill.remove(self.guest.uuid)
+                # The registration for autokill went with the process, or goes with `take_over`;
+                # the guest's next life may have one of its own by now.
                 self.unwatch()
             case do.CheckCaller(link=link):
                 caller = self.link(link)

@@ -77,3 +77,18 @@ def test_silence_is_bounded_while_a_connection_answers_for_any_guest() -> None:
     assert link.silence_s_max == SILENCE_S_MAX
     autokill.remove(TWO)
     assert link.silence_s_max is None
+
+
+def test_one_that_fired_early_leaves_the_guests_next_life_alone() -> None:
+    autokill, first, second, killed = Autokill(), FakeLink(), FakeLink(), []
+    autokill.register(ONE, first, lambda: killed.append("incoming"), incoming=True)
+    autokill.register(TWO, first, lambda: killed.append("other"), incoming=True)
+    standing = autokill.find(ONE)
+    assert standing is not None
+    standing.callback()  # somebody destroys the incoming guest; its connection lives on
+    assert first.silence_s_max == SILENCE_S_MAX
+    autokill.register(ONE, second, lambda: killed.append("next"))
+    first.close()
+    assert killed == ["incoming", "other"]
+    second.close()
+    assert killed == ["incoming", "other", "next"]
