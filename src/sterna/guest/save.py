@@ -85,7 +85,7 @@ async def managed_save(
             # guest anew, and a later one take up the memory of before.
             guest.has_managed_save = True
 
-        await _save(guest, job, image_path(guest), flags, None, kept)
+        await _save(guest, job, image_path(guest), flags, None, kept=kept)
 
     guest.live_or_refuse()
     if not guest.persistent:
@@ -115,6 +115,7 @@ async def _save(
     path: Path,
     flags: SaveFlags,
     xml: str | None,
+    *,
     kept: Callable[[], None] = lambda: None,
 ) -> None:
     running = guest.live_or_refuse()
