@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
@@ -185,6 +185,13 @@ class Jobs:
         job = Job(operation, api, phase)
         await self._take(job, wait_s)
         self._on_change()
+        return job
+
+    def take_up(self, operation: Operation, record: Mapping[str, Any]) -> Job:
+        """An operation whose daemon died goes on here, as its status record says."""
+        job = Job(operation, record["api"], record["phase"], started_at=record["started_at"])
+        job.data.update(record["data"])
+        self.job = job
         return job
 
     def end(self, job: CallJob | Job) -> None:

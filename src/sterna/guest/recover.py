@@ -2,7 +2,8 @@
 
 Starting is recovering. Every guest with a status record is looked for by pid and start time; one
 that lives is asked over its monitor what it does now. Whose process is gone is shut off. An
-incoming guest nobody finished is aborted on disk, then killed (L4, I14).
+incoming guest nobody finished is aborted on disk, then killed (L4, I14); one that was committed is
+handed on, with its job, to be let run (L2).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sterna.config import parse_domain
 from sterna.errors import SternaError
 from sterna.guest import reattach, save, stop
 from sterna.guest.actor import Guest
+from sterna.guest.jobs import Operation
 from sterna.guest.registry import Registry
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import REASONS, Reason, ShutoffReason, State
@@ -73,12 +75,19 @@ async def recover(registry: Registry) -> list[Unfinished]:
 
 
 async def _bring_back(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
+    undecided = False
     try:
-        await _reattach(registry, uuid, record)
+        if record["v"] != RECORD_VERSION:
+            raise ValueError(f"status record of version {record['v']}")
+        # Before its process is looked for: whether it lives must not change what was decided, and
+        # the guardian may have killed it without a word in the store.
+        undecided = record["incoming"] and not await _is_committed(registry, uuid, record)
+        await _reattach(registry, uuid, record, undecided=undecided)
     except ProcessLookupError:
         guest = registry.find(uuid)
         if guest is not None:
-            guest.state, guest.reason = State.SHUTOFF, ShutoffReason.CRASHED
+            guest.state = State.SHUTOFF
+            guest.reason = ShutoffReason.FAILED if undecided else ShutoffReason.CRASHED
         log.warning("guest.gone_meanwhile guest=%s pid=%s", uuid, record.get("pid"))
         await registry.surroundings.store.delete_live(uuid)
     except (SternaError, KeyError, ValueError, TypeError) as exc:
@@ -86,10 +95,10 @@ async def _bring_back(registry: Registry, uuid: UUID, record: Mapping[str, Any])
         log.error("guest.unmanaged guest=%s pid=%s error=%r", uuid, record.get("pid"), str(exc))
 
 
-async def _reattach(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
+async def _reattach(
+    registry: Registry, uuid: UUID, record: Mapping[str, Any], *, undecided: bool
+) -> None:
     surroundings = registry.surroundings
-    if record["v"] != RECORD_VERSION:
-        raise ValueError(f"status record of version {record['v']}")
     ident = ProcessId(record["pid"], record["start_time"], record["boot"])
     definition = parse_domain(record["xml"])
     running = Running(
@@ -108,22 +117,25 @@ async def _reattach(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -
     guest.running = running
     stop.watch(guest, running)
     guest.state, guest.reason = _remembered(record)
-    if running.incoming and await _abort_incoming(guest, record):
+    if undecided:
+        guest.kill_now(FAILED)
         return
+    if running.incoming:
+        # Before anything writes its record anew: what is in the job is needed after the next
+        # crash, too.
+        guest.jobs.take_up(Operation.MIGRATION_IN, record["job"])
     await reattach.connect(guest, running)
     await reattach.ask(guest, running)
     log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)
 
 
-async def _abort_incoming(guest: Guest, record: Mapping[str, Any]) -> bool:
-    """End an incoming guest unless its migration was committed. Returns whether it is ended."""
+async def _is_committed(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> bool:
+    """What was decided about an incoming guest; to find no decision makes one (L4)."""
     migration = ((record.get("job") or {}).get("data") or {}).get("migration")
-    if migration is not None:
-        decided = await guest.surroundings.store.decide(migration, "aborted", guest.uuid)
-        if decided.verdict == "committed":
-            return False
-    guest.kill_now(FAILED)
-    return True
+    if migration is None:
+        return False
+    decided = await registry.surroundings.store.decide(migration, "aborted", uuid)
+    return decided.verdict == "committed"
 
 
 def _remembered(record: Mapping[str, Any]) -> tuple[State, Reason]:

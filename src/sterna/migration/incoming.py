@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sterna.config import DomainDef, parse_domain
 from sterna.config.clone import clone
@@ -111,9 +111,33 @@ class Incoming(DestinationDriver):
         self._kill: Ending | None = None
         self._originals: dict[str, Any] = {}
         self._unsubscribe: Callable[[], None] = lambda: None
+        # What a later daemon needs if this one dies after the decision.
         job.data["migration"] = id
+        job.data["persist"] = MigrateFlags.PERSIST_DEST in request.flags
+
+    @classmethod
+    def committed(cls, guest: Guest, job: Job) -> Self:
+        """One that an earlier daemon committed; `go_on` does the rest."""
+        persist = MigrateFlags.PERSIST_DEST if job.data["persist"] else MigrateFlags(0)
+        incoming = cls(
+            job.data["migration"],
+            guest,
+            job,
+            Request(persist),
+            definition=guest.live_or_refuse().definition,
+            listening=Listening("", lambda: None),
+        )
+        incoming._originals = job.data.get("parameters", {})
+        return incoming
 
     # -- what the service asks -----------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Do what the decision says (L2)."""
+        self._attend(self.guest.live_or_refuse())
+        data = self.job.data
+        paused = data.get("paused", False)
+        self.begin(*destination.recovered(self.guest.name, persist=data["persist"], paused=paused))
 
     async def prepare(self, link: ClientLink) -> None:
         """Launch and listen. Raises: SternaError, why not; nothing is left then."""
@@ -127,6 +151,10 @@ class Incoming(DestinationDriver):
         self, link: ClientLink, *, cancelled: bool, permitted: bool, paused: bool
     ) -> None:
         """Let the guest run, or end it. Raises: SternaError; MigrateFinishOk if it was told to."""
+        if paused != self.job.data.get("paused", False):
+            # Writes keep their order, so this is on disk before the decision. (I13)
+            self.job.data["paused"] = paused
+            self.guest.post_status()
         call, answer = self.new_call()
         number = self.number_of(link)
         self.post(on.FinishCalled(call, number, cancelled, permitted, paused))
@@ -289,10 +317,14 @@ class Incoming(DestinationDriver):
             return
         finally:
             self._launching = False
+        self._attend(running)
+        self.post(on.Launched())
+
+    def _attend(self, running: Running) -> None:
         self._running = running
         running.when_stopped(self._stopped)
-        self._unsubscribe = running.qemu.subscribe(self._heard)
-        self.post(on.Launched())
+        if running.monitor is not None:
+            self._unsubscribe = running.monitor.subscribe(self._heard)
 
     async def _decide(self, record: Record) -> None:
         store = self.guest.surroundings.store
@@ -354,13 +386,15 @@ class Incoming(DestinationDriver):
             case QmpOp.CONT:
                 await self.guest.resume_cpus(RunningReason.MIGRATED)
             case QmpOp.RESTORE:
-                await qmp.set_capabilities(qemu, self.capabilities, ())
+                have = self.capabilities or await qmp.supported_capabilities(qemu)
+                await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
         return on.QmpDone(op)
 
     async def _listen(self) -> None:
         qemu = self.guest.live_or_refuse().qemu
         self._originals = await qmp.original_parameters(qemu)
+        self.job.data["parameters"] = self._originals
         self.capabilities = await qmp.supported_capabilities(qemu)
         wanted = {"return-path", *self.request.capabilities}
         await qmp.set_capabilities(qemu, self.capabilities, wanted)

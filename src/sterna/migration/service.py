@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from sterna.guest.actor import Guest
 from sterna.guest.jobs import Call, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
+from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
@@ -280,6 +282,16 @@ class Migrations:
             capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
+
+    def go_on(self, unfinished: Iterable[Unfinished]) -> None:
+        """Take up what recovery found: guests that were committed here but not yet let run (L2)."""
+        for found in unfinished:
+            job = found.guest.jobs.job
+            if job is not None and job.operation is Operation.MIGRATION_IN:
+                incoming = Incoming.committed(found.guest, job)
+                incoming.ended = self._incoming_ended
+                self._incoming[found.guest.name] = incoming
+                incoming.go_on()
 
     async def finish(
         self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool

@@ -150,7 +150,7 @@ class Daemon:
 
     async def _serve(self, context: Context) -> None:
         # Starting is recovering: guests are found again before anybody can ask for them.
-        await recover(context.registry)
+        context.migrations.go_on(await recover(context.registry))
         async with asyncio.TaskGroup() as connections:
             clients = Clients(context, connections)
             listeners = self._listen(clients)

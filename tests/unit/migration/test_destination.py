@@ -355,3 +355,24 @@ def test_facts_that_no_longer_matter() -> None:
         GONE,
     ):
         assert ended.then(event).effects == ()
+
+
+def test_recovered_it_acts_on_the_decision() -> None:
+    """L2: its daemon died between the decision and the `cont`."""
+    state, effects = destination.recovered("g", persist=True, paused=False)
+    assert state.phase is Phase.STARTING
+    assert Qmp(QmpOp.CONT) in effects
+    played = Played(state, effects).then(on.QmpDone(QmpOp.CONT))
+    assert Show(View.RUNNING) in played.effects
+    assert Define() in played.effects
+    state, effects = destination.recovered("g", persist=False, paused=True)
+    assert Show(View.PAUSED) in effects
+    assert Qmp(QmpOp.CONT) not in effects
+
+
+def test_recovered_nothing_takes_it_back() -> None:
+    played = Played(*destination.recovered("g", persist=False, paused=False))
+    assert played.then(on.FinishCalled(CANCEL, LINK, True, True, False)).refused(CANCEL)
+    assert not played.then(on.ConnectionClosed(LINK)).effects
+    failed = played.then(on.QmpFailed(QmpOp.CONT, QmpWhy.GONE, "hangs", 1))
+    assert Show(View.HELD) in failed.effects

@@ -109,6 +109,15 @@ def begin(guest: str, call: int, link: int, *, persist: bool) -> Step:
     return state, (Watch(link), Launch())
 
 
+def recovered(guest: str, *, persist: bool, paused: bool) -> Step:
+    """The daemon that committed it died before the guest was known to be here: go on from there.
+
+    The decision stands (L4), whoever asked for it, and nobody else will let the guest run (L2).
+    """
+    s = Destination(guest, Phase.COMMITTING, None, persist, paused=paused, ready=True, shown=True)
+    return _stored(s, Record.COMMITTED)
+
+
 def step(s: Destination, ev: on.DestinationEvent) -> Step:
     """Next state and the effects to run, in order. Total: never raises."""
     match ev:
