@@ -77,13 +77,14 @@ async def test_it_has_a_session_and_an_environment_of_its_own(
 ) -> None:
     monkeypatch.setenv("SECRET_OF_THE_DAEMON", "1")
     log = tmp_path / "log"
-    process = shell("env; ps -o sid= -p $$; pwd", log, environment={"TZ": "Europe/Paris"})
+    process = shell("env; cat /proc/$$/stat; pwd", log, environment={"TZ": "Europe/Paris"})
     await end(process)
     words = last_words(log)
     assert "TZ=Europe/Paris" in words
     assert "LC_ALL=C" in words
     assert "SECRET" not in words
-    assert words.splitlines()[-2].strip() == str(process.pid)
+    # proc(5): pid (comm) state ppid pgrp session
+    assert words.splitlines()[-2].split(") ")[-1].split()[3] == str(process.pid)
     assert words.splitlines()[-1] == "/"
 
 
