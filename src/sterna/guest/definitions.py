@@ -65,6 +65,33 @@ def check_size(definition: DomainDef) -> None:
         raise XmlError(f"more than {DEVICES_MAX} devices")
 
 
+WORDS_BYTES_MAX: Final = 1 << 20
+DEFINITION_BYTES_MAX: Final = 2 << 20
+"""Together, and with what a start adds, below the 4 MiB that a document may have when it is read
+again: a definition that nobody can read any more would be lost with the daemon's end."""
+
+
+def check_words(definition: DomainDef) -> None:
+    """Refuse more free text than a definition may hold.
+
+    Raises: XmlError (27).
+    """
+    metadata = definition.metadata.xml if definition.metadata is not None else ""
+    words = (definition.title or "") + (definition.description or "") + metadata
+    if len(words.encode()) > WORDS_BYTES_MAX:
+        raise XmlError(f"title, description and metadata of more than {WORDS_BYTES_MAX} bytes")
+
+
+def check_length(definition: DomainDef) -> None:
+    """Refuse a definition that would be too long to be read again.
+
+    Raises: XmlError (27).
+    """
+    check_words(definition)
+    if len(format_stored(definition).encode()) > DEFINITION_BYTES_MAX:
+        raise XmlError(f"definition of more than {DEFINITION_BYTES_MAX} bytes")
+
+
 def check_name(name: str) -> None:
     """Refuse a name no file can have.
 
@@ -90,6 +117,7 @@ def completed(definition: DomainDef, facts: EmulatorFacts) -> DomainDef:
     check_size(definition)
     complete(definition, facts, new_uuid=uuid.uuid4, new_mac=new_mac)
     check(definition, facts)
+    check_length(definition)
     return definition
 
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from sterna.config import DomainDef, check_lifecycle, clone
 from sterna.errors import ErrorDomain, InvalidArg, NoDomainMetadata, OperationInvalid
 from sterna.guest import metadata, vcpus
-from sterna.guest.definitions import memory_max_kib, memory_now_kib, vcpus_max, vcpus_now
+from sterna.guest.definitions import (
+    check_words,
+    memory_max_kib,
+    memory_now_kib,
+    vcpus_max,
+    vcpus_now,
+)
 from sterna.guest.events import MetadataChangeEvent
 from sterna.guest.flags import Affect
 from sterna.guest.jobs import Call
@@ -40,6 +46,7 @@ async def change_stored(guest: Guest, change: Callable[[DomainDef], None]) -> No
         before = guest.stored_or_refuse()
         changed = clone(before)
         change(changed)
+        check_words(changed)
         guest.definition = changed
         try:
             await guest.save_definition()
@@ -231,6 +238,9 @@ async def set_metadata(
     async def work() -> None:
         running, stored = affected(guest, affect)
         if running is not None:
+            trial = clone(running.definition)
+            change(trial)
+            check_words(trial)
             change(running.definition)
             running.definition_changed()
             guest.post_status()

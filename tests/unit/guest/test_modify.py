@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid
+from sterna.errors import InvalidArg, NoDomainMetadata, OperationInvalid, XmlError
 from sterna.guest import modify
 from sterna.guest.events import MetadataChangeEvent
 from sterna.guest.flags import Affect
@@ -128,3 +128,25 @@ async def test_live_and_config_are_two_definitions(tmp_path: Path) -> None:
         assert modify.get_metadata(guest, modify.TITLE, affect=Affect.CONFIG) == "stored"
         await guest.destroy()
         assert modify.get_metadata(guest, modify.TITLE) == "stored"
+
+
+async def test_words_that_could_not_be_read_again_are_refused(tmp_path: Path) -> None:
+    """A stored definition longer than a document may be would be lost with the daemon's end."""
+    async with fake_host(tmp_path) as host:
+        guest = await host.registry.create(domain_xml())
+        await host.registry.define(domain_xml())
+        for text in ("x" * (1 << 20) + "y", "<a>" + "<b/>" * 200_000 + "</a>"):
+            kind = modify.ELEMENT if text[0] == "<" else modify.DESCRIPTION
+            for affect in (Affect.LIVE, Affect.CONFIG):
+                with pytest.raises(XmlError, match="title, description and metadata of more than"):
+                    await modify.set_metadata(
+                        guest, kind, text, key="k", uri="http://x", affect=affect
+                    )
+        with pytest.raises(XmlError, match="more than"):
+            await host.registry.define(
+                domain_xml(more="<description>" + "x" * (2 << 20) + "</description>")
+            )
+        assert guest.current.description is None
+        assert guest.definition is not None
+        assert guest.definition.metadata is None
+        await guest.destroy()
