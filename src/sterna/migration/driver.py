@@ -266,3 +266,9 @@ async def outcome(op: QmpOp, work: Coroutine[Any, Any, on.QmpDone]) -> on.QmpDon
     except OSError as exc:
         text = exc.strerror or str(exc)
         return on.QmpFailed(op, QmpWhy.REFUSED, text, int(Code.OPERATION_FAILED))
+    except Exception as exc:
+        # The actor's boundary: a bug here, or an answer nobody thought of, must not leave a
+        # machine waiting for ever for what it asked. What QEMU did is not known. (L7)
+        log.exception("migration.qmp_broke op=%s", op.name)
+        text = f"unexpected failure: {type(exc).__name__}"
+        return on.QmpFailed(op, QmpWhy.TIMED_OUT, text, int(Code.INTERNAL_ERROR))

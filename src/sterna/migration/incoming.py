@@ -308,8 +308,12 @@ class Incoming(DestinationDriver):
                 lambda: self._closed(number),
                 migration=self.id,
             )
-        except (SternaError, OSError) as exc:
+        except Exception as exc:
+            # The actor's boundary: whatever it was, nothing is left, and Prepare must hear so.
             why = exc.detail if isinstance(exc, SternaError) else str(exc)
+            if not isinstance(exc, SternaError | OSError):
+                log.exception("migration.launch_broke mig=%s", self.id)
+                why = f"unexpected failure: {type(exc).__name__}"
             if self._kill is not None:
                 self.post(on.QemuGone(why))
             else:

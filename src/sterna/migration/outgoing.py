@@ -24,7 +24,7 @@ from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.core.records import Record
-from sterna.migration.core.words import QmpOp, Status
+from sterna.migration.core.words import Proof, QmpOp, Status
 from sterna.migration.driver import Driver, outcome
 from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import MIB, Request
@@ -94,6 +94,14 @@ class Outgoing(SourceDriver):
             self.request, self.way = request, way
         self.post(on.PerformCalled(call, number))
         await answer
+
+    def drop(self, link: ClientLink) -> None:
+        """Its controller gives it up before anything moved; nothing if `link` is another's."""
+        number = self.number_of(link)
+        if self.state.phase is source.Phase.BEGUN and self.state.link == number:
+            call, answer = self.new_call()
+            answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self.post(on.ConfirmCalled(call, number, cancelled=True, proof=Proof.NONE))
 
     @property
     def foreign(self) -> bool:

@@ -113,17 +113,17 @@ class Migrations:
         if MigrateFlags.UNSAFE not in request.flags:
             checks.check_safe(live)
         xml = await self._outgoing_xml(live, request.xml)
+        have = await qmp.supported_capabilities(running.qemu)
         id = str(uuid.uuid4())
         if MigrateFlags.CHANGE_PROTECTION in request.flags:
+            # Last: nobody would give the job back if anything failed from here on. (L7)
             outgoing = await self._hold(guest, link, request, id, api=BEGIN_API)
             log.info("migration.begin mig=%s guest=%s", outgoing.id, guest.name)
         cookie = replace(
             self._basic_cookie(guest.name, guest.uuid, id),
             features=("lockstate",),
             cpu_xml=exchange.cpu_xml(live),
-            capabilities=exchange.capabilities(
-                await qmp.supported_capabilities(running.qemu), "pause-before-switchover"
-            ),
+            capabilities=exchange.capabilities(have, "pause-before-switchover"),
         )
         return Begun(format_cookie(cookie), xml)
 
@@ -134,19 +134,17 @@ class Migrations:
 
         Raises: why it failed, with what the guest does now; it runs on here then.
         """
-        cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
-        if request.migrate_uri is None:
-            raise InternalError("missing migration URI")
-        target = uri.parse(request.migrate_uri)
         outgoing = self._outgoing.get(guest.uuid)
+        try:
+            cookie, target = self._check_perform(guest, outgoing, request, cookie_in)
+        except SternaError:
+            # No Confirm follows a Perform that failed, so nobody else gives the job back. (L7)
+            if outgoing is not None:
+                outgoing.drop(link)
+            raise
         if outgoing is None:
-            if MigrateFlags.CHANGE_PROTECTION in request.flags:
-                raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
             id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
             outgoing = await self._hold(guest, link, request, id, api=PERFORM_API)
-        check_guest(cookie, guest.name, guest.uuid)
-        if cookie.own is not None and cookie.own.id != outgoing.id:
-            raise InternalError("migration cookie belongs to another migration")
         if request.bandwidth_mib:
             # Kept, as libvirt 9.0 keeps it: migrate-getspeed tells it, the next one has it too.
             self._keep_speed(guest, request.bandwidth_mib)
@@ -447,6 +445,20 @@ class Migrations:
             times=Times(outgoing.started_ms, outgoing.stopped_ms, exchange.now_ms()),
             own=Own(outgoing.id, sent=True, paused=not outgoing.state.shall_run),
         )
+
+    def _check_perform(
+        self, guest: Guest, outgoing: Outgoing | None, request: Request, cookie_in: bytes
+    ) -> tuple[Cookie, uri.Endpoint]:
+        cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
+        if request.migrate_uri is None:
+            raise InternalError("missing migration URI")
+        target = uri.parse(request.migrate_uri)
+        if outgoing is None and MigrateFlags.CHANGE_PROTECTION in request.flags:
+            raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
+        check_guest(cookie, guest.name, guest.uuid)
+        if outgoing is not None and cookie.own is not None and cookie.own.id != outgoing.id:
+            raise InternalError("migration cookie belongs to another migration")
+        return cookie, target
 
     def _check_finish(self, incoming: Incoming, cookie: Cookie | None) -> Own | None:
         if cookie is None:

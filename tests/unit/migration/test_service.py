@@ -514,3 +514,47 @@ async def test_speeds_and_limits(tmp_path: Path) -> None:
         await two.here.set_max_speed(two.guest, 8)
         assert two.sender.asked[-1] == ("migrate-set-parameters", {"max-bandwidth": 8 << 20})
         await two.perform(prepared)
+
+
+async def test_a_perform_that_never_began_gives_the_job_back(tmp_path: Path) -> None:
+    """The client sends no Confirm after a Perform that failed. (L7)"""
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin())
+        stranger = FakeLink()
+        with pytest.raises(InternalError, match="migration cookie is missing"):
+            await two.here.perform(two.guest, stranger, two.request(), b"")
+        assert two.guest.job is not None
+        with pytest.raises(InternalError, match="migration cookie is missing"):
+            await two.here.perform(two.guest, two.to_source, two.request(), b"")
+        assert two.guest.job is None
+        assert two.guest.state is State.RUNNING
+        assert not two.to_source.callbacks
+        with pytest.raises(MigrateFinishOk):
+            await two.finish(b"", cancelled=True)
+        assert prepared.uri_out is None
+
+
+async def test_a_begin_that_failed_gives_the_job_back(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.sender.replies["query-migrate-capabilities"] = QmpError(
+            "query-migrate-capabilities", "GenericError", "no"
+        )
+        with pytest.raises(SternaError):
+            await two.begin()
+        assert two.guest.job is None
+
+
+async def test_a_bug_ends_the_migration_not_the_answers(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.destination.launcher.fail = ValueError("planted")
+        with pytest.raises(InternalError, match="unexpected failure: ValueError"):
+            await two.prepare(await two.begin())
+        assert two.destination.registry.find(GUEST) is None
+        two.destination.launcher.fail = None
+        await two.confirm(b"", cancelled=True)
+        prepared = await two.prepare(await two.begin())
+        two.sender.replies["query-migrate-parameters"] = None
+        with pytest.raises(InternalError, match="unexpected failure: TypeError; domain 'web' runs"):
+            await two.perform(prepared)
+        assert two.guest.job is None
+        assert two.guest.state is State.RUNNING
