@@ -5,11 +5,14 @@ Choosing the moves is half of the proof: what is not here was not looked at.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 from model.world import (
+    AT_SOURCE,
     CD,
     CS,
+    STATUS,
     Link,
     World,
     at_dest,
@@ -20,10 +23,13 @@ from model.world import (
     dest_qemu_ends,
     dest_qemu_runs,
     link_of,
+    run_dest,
+    run_source,
     source_qemu_ends,
     source_qemu_runs,
     switchover,
 )
+from sterna.migration.core import destination, source
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import QmpOp, QmpWhy, Status, Timer
@@ -253,6 +259,8 @@ def _faults(w: World) -> Iterator[Move]:
     yield from _qemu_faults(w, spent)
     if "store" in kinds:
         yield from _store_faults(w, spent)
+    if "restart" in kinds:
+        yield from _restarts(spent)
     if "launch" in kinds and ("launch", None) in w.d_ops:
         failed = spent._replace(d_ops=w.d_ops - {("launch", None)})
         failed = failed._replace(qd=w.qd._replace(life="dead"))
@@ -317,6 +325,88 @@ def _store_faults(w: World, spent: World) -> Iterator[Move]:
             done = failing._replace(d_ops=w.d_ops - {(op, what)})
             event = on.StoreFailed(what, "disk full")
             yield f"!destination cannot store {what.value}", at_dest(done, event)
+
+
+# -- daemons that die and come back --------------------------------------------------------------
+
+
+def _restarts(w: World) -> Iterator[Move]:
+    """A daemon is killed and started again: what it had in memory is gone, QEMU went on.
+
+    A record on its way to the disk arrived there, or did not. Commands on their way to QEMU were
+    run, or were not; a new monitor connection is only taken when the old one is through.
+    """
+    if w.source.phase is not source.Phase.ENDED:
+        label = "!source's daemon restarts"
+        yield label, _source_restarts(w)
+        after = w
+        while after.s_cmd and after.qs.alive and not after.qs.hung:
+            after = source_qemu_runs(after)
+            yield f"{label}, {len(after.s_cmd)} commands unrun", _source_restarts(after)
+        for op, what in w.s_ops:
+            if op == "store" and isinstance(what, Record):
+                written = w._replace(s_store=w.s_store | {what})
+                yield f"{label}, {what.value} stored", _source_restarts(written)
+    if w.dest is not None and w.dest.phase is not destination.Phase.ENDED:
+        label = "!destination's daemon restarts"
+        yield label, _dest_restarts(w)
+        there = w
+        while there.d_cmd and there.qd.life == "up" and not there.qd.hung:
+            there = dest_qemu_runs(there)
+            yield f"{label}, {len(there.d_cmd)} commands unrun", _dest_restarts(there)
+        for op, what in w.d_ops:
+            if op == "store" and isinstance(what, Record):
+                written = w._replace(d_store=w.d_store or what)
+                yield f"{label}, {what.value} stored", _dest_restarts(written)
+
+
+def _source_restarts(w: World) -> World:
+    calls = tuple(n for n in w.calls if n not in AT_SOURCE)
+    w = w._replace(
+        cs=Link("closed", told=True),
+        calls=calls,
+        replies=() if _waits_on(w, "cs") else w.replies,
+        owed=w.owed - AT_SOURCE,
+        s_cmd=(),
+        s_out=(),
+        s_ops=frozenset(),
+        s_timers=frozenset(),
+        s_watch=frozenset(),
+    )
+    if not w.qs.alive:
+        return w._replace(source=dataclasses.replace(w.source, phase=source.Phase.ENDED))
+    order = (Record.HANDED_OVER, Record.TAKEN_BACK, Record.PERFORMING)
+    state, effects = source.recovered(
+        "g",
+        next((record for record in order if record in w.s_store), None),
+        STATUS.get(w.qs.status),
+        shall_run=not w.paused,
+        stopped=not w.qs.cpus,
+    )
+    return run_source(w._replace(source=state), effects)
+
+
+def _dest_restarts(w: World) -> World:
+    calls = tuple(n for n in w.calls if n in AT_SOURCE)
+    w = w._replace(
+        cd=Link("closed", told=True),
+        calls=calls,
+        replies=() if _waits_on(w, "cd") else w.replies,
+        owed=w.owed & AT_SOURCE,
+        d_cmd=(),
+        d_out=(),
+        d_ops=frozenset(),
+        d_timers=frozenset(),
+        d_watch=frozenset(),
+    )
+    # Asking for the decision makes one (L4).
+    w = w._replace(d_store=w.d_store or Record.ABORTED)
+    over = dataclasses.replace(w.dest, phase=destination.Phase.ENDED) if w.dest else None
+    if w.d_store is Record.ABORTED or w.qd.life != "up":
+        life = "dead" if w.qd.life == "up" else w.qd.life
+        return w._replace(dest=over, qd=w.qd._replace(life=life, cpus=False), d_cmd=())
+    state, effects = destination.recovered("g", persist=True, paused=w.permit == "paused")
+    return run_dest(w._replace(dest=state), effects)
 
 
 # -- connections -----------------------------------------------------------------------------------

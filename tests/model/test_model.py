@@ -47,6 +47,10 @@ RUNS = {
     "two calls of a stranger, an abort": Bounds(faults=0, wild=2, aborts=1),
     "two faults of the network": Bounds(faults=2, kinds=NETWORK | {"data"}),
     "two faults of machines": Bounds(faults=2, kinds=QEMU | {"store"}),
+    "one fault, a daemon that restarts": Bounds(faults=2, kinds=NETWORK | {"restart"}),
+    "a daemon that restarts, an abort or a pause": Bounds(
+        faults=1, kinds=frozenset({"restart", "data", "crash"}), aborts=1, pauses=1
+    ),
     "a broken connection and a broken machine": Bounds(
         faults=2, kinds=frozenset({"cut", "crash", "hang"})
     ),

@@ -301,7 +301,7 @@ def source_qemu_runs(w: World) -> World:
     w, q = w._replace(s_cmd=rest), w.qs
     said: list[on.SourceEvent] = []
     refused = False
-    status = _STATUS.get(q.status)
+    status = STATUS.get(q.status)
     match op:
         case QmpOp.STOP if q.cpus:
             q = q._replace(cpus=False)
@@ -333,7 +333,7 @@ def source_qemu_runs(w: World) -> World:
     return w._replace(qs=q, s_out=(*w.s_out, *said))
 
 
-_STATUS = {
+STATUS = {
     "active": Status.ACTIVE,
     "pre": Status.PRE_SWITCHOVER,
     "device": Status.DEVICE,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sterna.errors import Code, InternalError
 from sterna.guest.actor import Guest
@@ -35,6 +35,8 @@ from sterna.store.errors import StoreFailed
 log = logging.getLogger("sterna.migration.source")
 
 FD_NAME: Final = "migrate"
+SENT: Final = ("postmigrate", "finish-migrate")
+"""QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
 
 SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
@@ -77,12 +79,40 @@ class Outgoing(SourceDriver):
         job.data["migration"] = id
         job.cancel = self._cancelled
 
+    @classmethod
+    async def recovered(cls, guest: Guest, job: Job) -> Self:
+        """One whose daemon died; `job` has what that daemon had written down (I14).
+
+        Raises: SternaError if QEMU does not answer.
+        """
+        running, data = guest.live_or_refuse(), job.data
+        undefines = MigrateFlags.UNDEFINE_SOURCE if data.get("undefine") else MigrateFlags(0)
+        outgoing = cls(str(data["migration"]), guest, running, job, Request(undefines))
+        outgoing._originals = dict(data.get("parameters", {}))
+        reply = await qmp.query(running.qemu)
+        run_state = await running.qemu.execute("query-status", timeout_s=MONITOR_S)
+        status = _STATUSES.get(reply.get("status", ""))
+        if status is Status.COMPLETED and run_state["status"] not in SENT:
+            status = None  # it once came here by a migration, and that is what QEMU tells of
+        outgoing.begin(
+            *source.recovered(
+                guest.name,
+                Record(data["record"]) if "record" in data else None,
+                status,
+                shall_run=bool(data.get("shall_run", True)),
+                stopped=not run_state["running"],
+            )
+        )
+        outgoing.entered(outgoing.state.phase)
+        return outgoing
+
     # -- what the service asks -----------------------------------------------------------------
 
     def start(self, link: ClientLink, *, running: bool) -> None:
         """Begin: watch the connection, hold the job."""
         live = MigrateFlags.LIVE in self.request.flags
         number = self.number_of(link)
+        self._remember(shall_run=running)
         self.begin(*source.begin(self.guest.name, number, live=live, running=running))
 
     async def perform(self, link: ClientLink, request: Request, way: Way) -> None:
@@ -92,6 +122,7 @@ class Outgoing(SourceDriver):
         if self.state.phase is source.Phase.BEGUN and self.state.link == number:
             # Any other call is about to be refused, and must not change what runs.
             self.request, self.way = request, way
+            self._remember(undefine=MigrateFlags.UNDEFINE_SOURCE in request.flags)
         self.post(on.PerformCalled(call, number))
         await answer
 
@@ -115,11 +146,17 @@ class Outgoing(SourceDriver):
         """
         by_controller = self.state.link == self.number_of(link)
         self.post(on.UserPaused(by_controller))
+        self._remember(shall_run=self.state.shall_run)
         return by_controller
 
     async def refresh(self) -> JobStats:
         """Ask QEMU how far it is."""
         return self._learned(await qmp.query(self.running.qemu))
+
+    def _remember(self, **what: Any) -> None:
+        """For a later daemon, should this one die (I14); written with the next record."""
+        self.job.data.update(what)
+        self.guest.post_status()
 
     def learn_final(self, stats: JobStats | None) -> None:
         """What the destination measured: how long it took, and how long the guest stood."""
@@ -270,7 +307,8 @@ class Outgoing(SourceDriver):
             case QmpOp.CONT:
                 await self.guest.resume_cpus(RunningReason.MIGRATION_CANCELED)
             case QmpOp.RESTORE:
-                await qmp.set_capabilities(qemu, self._have, ())
+                have = self._have or await qmp.supported_capabilities(qemu)
+                await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
         return on.QmpDone(op)
 
@@ -280,6 +318,7 @@ class Outgoing(SourceDriver):
         if way is None:
             raise InternalError("no migration URI")
         self._originals = await qmp.original_parameters(qemu)
+        self._remember(parameters=self._originals)
         self._have = await qmp.supported_capabilities(qemu)
         wanted = {"pause-before-switchover", "return-path", *request.capabilities}
         if MigrateFlags.AUTO_CONVERGE in request.flags:

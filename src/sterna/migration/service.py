@@ -11,13 +11,13 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from sterna.config import DomainDef, format_domain, parse_domain
 from sterna.errors import InternalError, OperationInvalid, Overflow, SternaError
 from sterna.guest.actor import Guest
-from sterna.guest.jobs import Call, Operation
+from sterna.guest.jobs import Call, Job, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
@@ -25,6 +25,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import checks, exchange, qmp, transports, uri
+from sterna.migration.answers import Begun, Finished, Host, Prepared
 from sterna.migration.cookie import (
     Cookie,
     Own,
@@ -42,49 +43,13 @@ from sterna.migration.incoming import Incoming, Listening
 from sterna.migration.outgoing import Outgoing, Way, bandwidth_bps
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
 
+__all__ = ["Begun", "Finished", "Host", "Migrations", "Prepared"]
+
 log = logging.getLogger("sterna.migration")
 
 BEGIN_API: Final = "remoteDispatchDomainMigrateBegin3Params"
 PREPARE_API: Final = "remoteDispatchDomainMigratePrepare3Params"
 PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """This host, as the other side of a migration sees it.
-
-    `address` is where incoming guests are received and what the source is told; None for every
-    address, and then `reached_at` is told.
-    """
-
-    name: str
-    uuid: uuid.UUID
-    address: str | None = None
-    port_min: int = 49152
-    port_max: int = 49215
-    reached_at: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    cookie: bytes
-    xml: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    cookie: bytes
-    uri_out: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The guest as it is on this host now; `id` is -1 if its QEMU died since."""
-
-    name: str
-    uuid: uuid.UUID
-    id: int
-    cookie: bytes
 
 
 class Migrations:
@@ -282,14 +247,35 @@ class Migrations:
         return Prepared(format_cookie(cookie_out), plan.uri_out)
 
     def go_on(self, unfinished: Iterable[Unfinished]) -> None:
-        """Take up what recovery found: guests that were committed here but not yet let run (L2)."""
+        """Take up what recovery found: guests committed here but not yet let run, and guests that
+        were on their way out (L2, I14)."""
         for found in unfinished:
             job = found.guest.jobs.job
+            if found.job["operation"] == Operation.MIGRATION_OUT.value:
+                job = found.guest.jobs.take_up(Operation.MIGRATION_OUT, found.job)
+                self._registry.surroundings.work.start(self._take_up(found, job))
+                continue
             if job is not None and job.operation is Operation.MIGRATION_IN:
                 incoming = Incoming.committed(found.guest, job)
                 incoming.ended = self._incoming_ended
                 self._incoming[found.guest.name] = incoming
                 incoming.go_on()
+
+    async def _take_up(self, found: Unfinished, job: Job) -> None:
+        guest = found.guest
+        if "migration" not in job.data:
+            guest.jobs.end(job)  # its daemon died before it had begun
+            return
+        try:
+            outgoing = await Outgoing.recovered(guest, job)
+        except SternaError as exc:
+            # Its QEMU does not answer. Nothing is killed for that; a person can look at it.
+            log.error("migration.not_recovered guest=%s error=%r", guest.name, str(exc))
+            guest.jobs.end(job)
+            return
+        if outgoing.state.phase is not source.Phase.ENDED:
+            outgoing.ended = self._outgoing_ended
+            self._outgoing[guest.uuid] = outgoing
 
     async def finish(
         self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool

@@ -415,6 +415,37 @@ def test_a_store_that_fails_afterwards_does_not_hold_the_guest(cancelled: bool) 
     assert played.effects == (Qmp(QmpOp.CONT) if cancelled else Kill(StopReason.MIGRATED),)
 
 
+def recover(
+    record: Record | None,
+    status: Status | None = None,
+    *,
+    shall_run: bool = True,
+    stopped: bool = True,
+) -> Played:
+    return Played(*source.recovered("g", record, status, shall_run=shall_run, stopped=stopped))
+
+
+def test_a_daemon_that_comes_back() -> None:
+    """Its record and QEMU say what to do. (I14)"""
+    assert recover(Record.HANDED_OVER).effects == (Kill(StopReason.MIGRATED),)
+    assert recover(Record.TAKEN_BACK, Status.COMPLETED).effects == (Qmp(QmpOp.CONT),)
+    assert recover(Record.PERFORMING, Status.COMPLETED).state.phase is Phase.IN_DOUBT
+    assert recover(Record.PERFORMING, Status.FAILED).effects == (Qmp(QmpOp.CONT),)
+    assert recover(None, stopped=False).effects == (Qmp(QmpOp.RESTORE),)
+    copying = recover(Record.PERFORMING, Status.ACTIVE, stopped=False)
+    assert Qmp(QmpOp.CANCEL) in copying.effects
+    # Nobody drives what completes all the same. (L5)
+    assert copying.then(COMPLETED).state.phase is Phase.IN_DOUBT
+
+
+def test_a_daemon_that_comes_back_to_a_users_pause() -> None:
+    """QEMU undid it when it gave up, or never got it. (I19)"""
+    played = recover(Record.PERFORMING, Status.CANCELLED, shall_run=False, stopped=False)
+    assert played.effects == (Qmp(QmpOp.STOP), Qmp(QmpOp.RESTORE))
+    played = recover(Record.PERFORMING, Status.CANCELLED, shall_run=False)
+    assert played.effects == (Qmp(QmpOp.RESTORE),)
+
+
 def test_calls_out_of_turn() -> None:
     stranger = on.PerformCalled(20, OTHER)
     assert "another migration job" in play(stranger).refused(20).failure.text

@@ -131,6 +131,34 @@ def begin(guest: str, link: int, *, live: bool, running: bool) -> Step:
     return state, (Watch(link),)
 
 
+def recovered(
+    guest: str, record: Record | None, status: Status | None, *, shall_run: bool, stopped: bool
+) -> Step:
+    """The daemon that drove this died; go on from its record and from what QEMU says (I14).
+
+    `status` is that of an outgoing migration, None if QEMU knows of none. Nobody drives it now.
+    What was not sent completely comes back; what was is in doubt, unless the verdict is stored.
+    """
+    s = Source(guest, live=True, shall_run=shall_run, stopped=stopped)
+    s, effects = _recovered(s, record, status)
+    # A user's pause that did not reach QEMU, or that QEMU undid when it gave up. (I19)
+    again = () if stopped or shall_run else (Qmp(QmpOp.STOP),)
+    return s, (*again, *effects)
+
+
+def _recovered(s: Source, record: Record | None, status: Status | None) -> Step:
+    if record is Record.HANDED_OVER:
+        return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
+    if record is Record.TAKEN_BACK:
+        return _unwind(s)
+    if status is Status.COMPLETED:
+        return replace(s, phase=Phase.IN_DOUBT), (Show(View.IN_DOUBT),)
+    if status in (None, Status.FAILED, Status.CANCELLED):
+        return _unwind(s)
+    lost = Failure(FailureKind.FAILED, f"the daemon that migrated domain '{s.guest}' has ended")
+    return _cancel(s, lost)
+
+
 def step(s: Source, ev: on.SourceEvent) -> Step:
     """Next state and the effects to run, in order. Total: never raises."""
     match ev:
