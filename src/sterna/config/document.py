@@ -13,6 +13,7 @@ from sterna.errors import XmlDetail, XmlError
 
 XML_BYTES_MAX = 4 * 1024 * 1024  # the wire's longest string; real domains have some ten kB
 
+ELEMENTS_MAX = 32_768  # a machine of a thousand devices has some ten thousand
 LINE_SHOWN_MAX = 4096  # of a line in an error's text
 
 
@@ -64,6 +65,8 @@ def parse_domain(xml: str) -> DomainDef:
         raise XmlError(
             f"expecting root element of 'domain', not '{root.tag}' (line {line_of(root)})"
         )
+    if sum(1 for _ in root.iter()) > ELEMENTS_MAX:
+        raise XmlError(f"more than {ELEMENTS_MAX} elements in <domain>")
     found: DomainDef = codec(DomainDef).read(root)
     return found
 
