@@ -48,7 +48,8 @@ def check_free(guest: Guest) -> Running:
     """
     running = guest.live_or_refuse()
     job = guest.job
-    if job is not None and job.operation in (Operation.MIGRATION_OUT, Operation.MIGRATION_IN):
+    # One that has arrived is only being tidied up after: whoever sends it on at once just waits.
+    if running.incoming or (job is not None and job.operation is Operation.MIGRATION_OUT):
         raise OperationInvalid(
             f"another migration job is already running for domain '{guest.name}'"
         )

@@ -255,8 +255,8 @@ class Incoming(DestinationDriver):
                 self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
             case do.ClearTimer(timer=timer):
                 self.clear_timer(timer)
-            case do.EndJob(succeeded=succeeded):
-                self._end_job(succeeded=succeeded)
+            case do.EndJob():
+                self._end_job()
 
     def _kill_qemu(self, reason: do.StopReason) -> None:
         self._kill = _ENDINGS[reason]
@@ -277,18 +277,17 @@ class Incoming(DestinationDriver):
             announce_incoming(guest, running)
             return
         take_over(guest, running)
+        # What is left of the job is ours: whoever asks for its result need not wait for that.
+        guest.jobs.completed = self.final_stats()
         if view is do.View.PAUSED:
             guest.set_paused(PausedReason.USER, Suspended.PAUSED)
         elif view is do.View.HELD:
             guest.set_paused(PausedReason.API_ERROR, Suspended.API_ERROR)
 
-    def _end_job(self, *, succeeded: bool) -> None:
+    def _end_job(self) -> None:
         self._unsubscribe()
         self.listening.release_port()
-        if succeeded:
-            self.guest.jobs.complete(self.job, self.final_stats())
-        else:
-            self.guest.jobs.end(self.job)
+        self.guest.jobs.end(self.job)
         self.guest.forget_if_nothing()
 
     # -- work ----------------------------------------------------------------------------------

@@ -558,3 +558,18 @@ async def test_a_bug_ends_the_migration_not_the_answers(tmp_path: Path) -> None:
             await two.perform(prepared)
         assert two.guest.job is None
         assert two.guest.state is State.RUNNING
+
+
+async def test_sent_on_as_soon_as_it_has_arrived(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin())
+        sent = await two.perform(prepared)
+        finished = await two.finish(sent)
+        guest = two.destination.registry.lookup_by_name("web")
+        assert guest.job is not None  # QEMU's parameters are being put back
+        stats = guest.jobs.take_completed(keep=True)
+        assert stats is not None
+        assert stats.operation is JobOperation.MIGRATION_IN
+        await two.there.begin(guest, two.to_destination, Request(LIVE))
+        assert guest.job.api.endswith("Begin3Params")
+        await two.confirm(finished.cookie)

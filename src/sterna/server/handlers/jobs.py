@@ -34,11 +34,13 @@ def running_stats(guest: Guest) -> JobStats | None:
         OperationInvalid (55): the guest is not running.
         OperationUnsupported (84): it is the destination of a migration.
     """
-    guest.live_or_refuse()
+    running = guest.live_or_refuse()
     job = guest.job
     if job is None:
         return None
     if job.operation is Operation.MIGRATION_IN:
+        if not running.incoming:
+            return None  # it has arrived, and is only being tidied up after
         raise OperationUnsupported("migration statistics are available only on the source host")
     if job.stats is not None:
         return job.stats
