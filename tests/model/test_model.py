@@ -2,7 +2,7 @@
 
 The cores are the production ones. Bounds are named with each run, with its size and time; `-s`
 prints them. What the bounds leave out: more than two faults in one migration, a daemon's death
-between two effects (restarts), and time itself (a timer may fire when nothing else can happen, or
+between two effects of one step, and time itself (a timer may fire when nothing else can happen, or
 too early by a fault).
 """
 

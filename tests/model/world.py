@@ -6,7 +6,7 @@ again by itself and its one ordered stream of replies and events; connections th
 silent, and hold a call in a buffer while their client has gone; a store that may fail; a client
 that drives the phases by libvirt's rules, and a stranger who calls what he likes.
 
-Effects of one step run at once here. A daemon that dies between two of them comes with restarts.
+Effects of one step run at once here, so no daemon dies between two of them.
 """
 
 from __future__ import annotations
