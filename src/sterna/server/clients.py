@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 
 from sterna.rpc.asyncio_shell import Call, Limits, ServerConnection
@@ -12,6 +13,9 @@ from sterna.server.context import Context
 from sterna.server.dispatch import dispatch
 from sterna.server.logging import event
 from sterna.server.session import Session
+
+READERS_LEAVE = 8
+"""One place in so many is never given to a connection at the read-only socket."""
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +30,22 @@ class Clients:
 
     def accept(self, sock: socket.socket, read_only: bool) -> None:
         """Serve a socket that a listener accepted."""
-        if len(self._context.sessions) >= self._context.settings.clients_max:
+        if len(self._context.sessions) >= self._places(read_only):
             event(log, "client.refused", logging.WARNING, reason="too many clients")
             sock.close()
             return
         self._count += 1
         self._tasks.create_task(self._live(self._count, sock, read_only))
+
+    def _places(self, read_only: bool) -> int:
+        """How many may be here for one more to be let in.
+
+        Not more than descriptors allow, since guests need some, too; and those who may only read,
+        which can be anybody, leave some to those who rule the host.
+        """
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        places = min(self._context.settings.clients_max, descriptors // 2)
+        return places - places // READERS_LEAVE if read_only else places
 
     def end_all(self, reason: str) -> None:
         """Hang up on everybody; what lives by a connection ends with it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from sterna.host.places import Lock, Places, PlacesError
 from sterna.server import logging as daemon_log
 from sterna.server.listeners import ListenError
 from sterna.server.settings import USAGE_ERROR, Settings, SettingsError, from_command_line
+
+DESCRIPTORS = 65_536
+"""Enough for thousands of clients and guests."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +72,16 @@ def run(settings: Settings, places: Places, arguments: Sequence[str]) -> int:
     # Imported here so that --help and a mistyped option answer at once.
     from sterna.server.app import Daemon  # noqa: PLC0415
 
+    raise_descriptor_limit()
     return asyncio.run(Daemon(settings, places, reload=lambda: load(arguments)).run())
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may: clients and guests each need some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def complain(text: str, code: int) -> int:

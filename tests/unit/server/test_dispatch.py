@@ -262,3 +262,14 @@ async def test_lookup_errors(served: Served) -> None:
         await client.call("DOMAIN_LOOKUP_BY_NAME", DomainLookupByNameArgs("zz"))
     assert str(refused.value) == "Domain not found: no domain with matching name 'zz'"
     assert refused.value.domain == 10
+
+
+async def test_readers_leave_places_to_those_who_rule(served: Served) -> None:
+    readers = [await served.connect(read_only=True) for _ in range(7)]
+    refused = served.raw(read_only=True)
+    refused.setblocking(False)
+    assert await asyncio.get_running_loop().sock_recv(refused, 1) == b""
+    refused.close()
+    ruler = await served.connect()
+    assert (await ruler.call("CONNECT_GET_HOSTNAME")).hostname == "tested"
+    assert len(readers) == 7
