@@ -106,6 +106,7 @@ class Code(IntEnum):
     AGENT_UNRESPONSIVE = 86
     RESOURCE_BUSY = 87
     ACCESS_DENIED = 88
+    STORAGE_VOL_EXIST = 90
     CPU_INCOMPATIBLE = 91
     XML_INVALID_SCHEMA = 92
     MIGRATE_FINISH_OK = 93
@@ -371,6 +372,18 @@ class OperationTimeout(SternaError):
 class NoDomainSnapshot(SternaError):
     code = Code.NO_DOMAIN_SNAPSHOT
     opening = "Domain snapshot not found"
+
+
+class StorageVolExists(SternaError):
+    """The detail is the volume's name."""
+
+    code = Code.STORAGE_VOL_EXIST
+    opening = "storage volume"
+    default_domain = ErrorDomain.STORAGE
+
+    @property
+    def message(self) -> str:
+        return f"storage volume '{self.detail}' exists already"
 
 
 class ArgumentUnsupported(SternaError):

@@ -10,6 +10,7 @@ from sterna.guest.console import Consoles
 from sterna.guest.events import EventBus
 from sterna.guest.surroundings import Emulators
 from sterna.host.places import Places
+from sterna.server.pools import Pools
 from sterna.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Context:
         is_system: root's daemon, or one user's.
         guest_ids: user and group QEMU runs as, None where it is the daemon's own.
         host_uuid: this host's identity; two hosts of one migration must differ in it.
+        pools: directories of images.
         sessions: connections now served.
     """
 
@@ -45,3 +47,7 @@ class Context:
     migrations: Migrations
     consoles: Consoles = field(default_factory=Consoles)
     sessions: dict[int, Session] = field(default_factory=dict)
+    pools: Pools = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pools = Pools(self.store)

@@ -17,6 +17,7 @@ from sterna.server.handlers import (
     native,
     node,
     stats,
+    storage,
     streams,
     tuning,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "native",
     "node",
     "stats",
+    "storage",
     "streams",
     "tuning",
 ]

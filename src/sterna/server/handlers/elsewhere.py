@@ -1,4 +1,4 @@
-"""What this daemon has none of: networks, pools, node devices, secrets, interfaces, filters.
+"""What this daemon has none of: networks, node devices, secrets, interfaces, filters.
 
 Clients ask for all of them at start (virt-manager, virt-install) and take "there are none" well;
 they take an error badly. So lists are empty, and a lookup fails with the code and the words of the
@@ -23,8 +23,6 @@ from sterna.errors import (
     NoNwfilter,
     NoNwfilterBinding,
     NoSecret,
-    NoStoragePool,
-    NoStorageVol,
     SternaError,
 )
 from sterna.rpc.calls import procedure
@@ -37,7 +35,6 @@ from sterna.server.session import Session
 BLOCK_JOB_INFO_BANDWIDTH_BYTES = 1
 
 _COUNTED = (
-    "CONNECT_LIST_ALL_STORAGE_POOLS",
     "CONNECT_LIST_ALL_NETWORKS",
     "CONNECT_LIST_ALL_INTERFACES",
     "CONNECT_LIST_ALL_NODE_DEVICES",
@@ -48,8 +45,6 @@ _COUNTED = (
 _NAMES = (
     "CONNECT_LIST_NETWORKS",
     "CONNECT_LIST_DEFINED_NETWORKS",
-    "CONNECT_LIST_STORAGE_POOLS",
-    "CONNECT_LIST_DEFINED_STORAGE_POOLS",
     "CONNECT_LIST_INTERFACES",
     "CONNECT_LIST_DEFINED_INTERFACES",
     "CONNECT_LIST_SECRETS",
@@ -59,8 +54,6 @@ _NAMES = (
 _NUMBERS = (
     "CONNECT_NUM_OF_NETWORKS",
     "CONNECT_NUM_OF_DEFINED_NETWORKS",
-    "CONNECT_NUM_OF_STORAGE_POOLS",
-    "CONNECT_NUM_OF_DEFINED_STORAGE_POOLS",
     "CONNECT_NUM_OF_INTERFACES",
     "CONNECT_NUM_OF_DEFINED_INTERFACES",
     "CONNECT_NUM_OF_SECRETS",
@@ -124,21 +117,6 @@ _NOT_FOUND: dict[str, Callable[[Any], SternaError]] = {
     "NETWORK_LOOKUP_BY_NAME": lambda a: NoNetwork(f"no network with matching name '{a.name}'"),
     "NETWORK_LOOKUP_BY_UUID": lambda a: NoNetwork(
         f"no network with matching uuid '{UUID(bytes=a.uuid)}'"
-    ),
-    "STORAGE_POOL_LOOKUP_BY_NAME": lambda a: NoStoragePool(
-        f"no storage pool with matching name '{a.name}'"
-    ),
-    "STORAGE_POOL_LOOKUP_BY_UUID": lambda a: NoStoragePool(
-        f"no storage pool with matching uuid '{UUID(bytes=a.uuid)}'"
-    ),
-    "STORAGE_POOL_LOOKUP_BY_TARGET_PATH": lambda a: NoStoragePool(
-        f"no storage pool with matching target path '{a.path}'"
-    ),
-    "STORAGE_VOL_LOOKUP_BY_KEY": lambda a: NoStorageVol(
-        f"no storage vol with matching key {a.key}"
-    ),
-    "STORAGE_VOL_LOOKUP_BY_PATH": lambda a: NoStorageVol(
-        f"no storage vol with matching path '{a.path}'"
     ),
     "NODE_DEVICE_LOOKUP_BY_NAME": lambda a: NoNodeDevice(
         f"no node device with matching name '{a.name}'"
