@@ -17,6 +17,8 @@ from sterna.server.session import Session
 READERS_LEAVE = 8
 """One place in so many is never given to a connection at the read-only socket."""
 
+REFUSALS_TOLD_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
@@ -27,15 +29,26 @@ class Clients:
         self._context = context
         self._tasks = tasks
         self._count = 0
+        self._refused = 0
+        self._tell_refused_at = 0.0
 
     def accept(self, sock: socket.socket, read_only: bool) -> None:
         """Serve a socket that a listener accepted."""
         if len(self._context.sessions) >= self._places(read_only):
-            event(log, "client.refused", logging.WARNING, reason="too many clients")
             sock.close()
+            self._count_refused()
             return
         self._count += 1
         self._tasks.create_task(self._live(self._count, sock, read_only))
+
+    def _count_refused(self) -> None:
+        """Tell of refused clients, but not with a line for each: there may be very many."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_refused_at:
+            event(log, "client.refused", logging.WARNING, clients=self._refused)
+            self._refused = 0
+            self._tell_refused_at = now + REFUSALS_TOLD_S
 
     def _places(self, read_only: bool) -> int:
         """How many may be here for one more to be let in.
