@@ -126,9 +126,10 @@ Medians; in brackets the slowest of the run. Every contender was measured in thi
 after the other, on the same guest: the tests' own tick guest. Bare QEMU is the floor: QEMU started,
 driven over QMP and killed without any manager. `virsh migrate` includes the start of virsh itself
 ({virsh_start(results)} ms for `virsh --version`). The guest whose silence is measured dirties no
-memory and ticks every millisecond: what is left is the handover. Create, destroy, stats and small
-calls are timed inside one libvirt-python process. Memory is the resident size of the daemon with
-all its helper processes, QEMU excluded.
+memory, ticks every millisecond and may be stopped for 10 ms only: what is left is the handover, in
+which Sterna alone writes its decision to disk, with fsync, before the guest goes on (L4). Create,
+destroy, stats and small calls are timed inside one libvirt-python process. Memory is the resident
+size of the daemon with all its helper processes, QEMU excluded.
 """
 
 
