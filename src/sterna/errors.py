@@ -375,15 +375,9 @@ class NoDomainSnapshot(SternaError):
 
 
 class StorageVolExists(SternaError):
-    """The detail is the volume's name."""
-
     code = Code.STORAGE_VOL_EXIST
-    opening = "storage volume"
+    opening = ""
     default_domain = ErrorDomain.STORAGE
-
-    @property
-    def message(self) -> str:
-        return f"storage volume '{self.detail}' exists already"
 
 
 class ArgumentUnsupported(SternaError):

@@ -122,7 +122,7 @@ def _reserve(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        raise StorageVolExists(path.name) from None
+        raise StorageVolExists(f"storage volume '{path.name}' exists already") from None
     except OSError as exc:
         raise SystemCallError(
             f"cannot create path '{path}'", errno=exc.errno or 0, domain=STORAGE
