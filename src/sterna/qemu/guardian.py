@@ -24,6 +24,8 @@ log = logging.getLogger("sterna.qemu.guardian")
 PROGRAM: Final = Path(__file__).with_name("guardian_program.py")
 AGAIN_S: Final = 1.0
 """A guardian is replaced at once; if two in a row lived no longer than this, after this time."""
+DEAF_S: Final = 1.0
+"""How long the socket to it may be full (some 250 orders) before it is replaced."""
 END_S: Final = 5.0
 """How long it may take to end once we let go of it: it may have somebody to kill."""
 NEVER_KILLED: Final = -1000
@@ -47,6 +49,8 @@ class Guardian:
         """`store` is the SQLite file in which decisions stand."""
         self._store = store
         self._wards: dict[str, _Ward] = {}
+        self._untold: dict[str, None] = {}
+        self._deaf: asyncio.TimerHandle | None = None
         self._process: QemuProcess | None = None
         self._link: socket.socket | None = None
         self._again: asyncio.TimerHandle | None = None
@@ -81,24 +85,23 @@ class Guardian:
         self._started_at = asyncio.get_running_loop().time()
         self._process.when_gone(self._gone)
         log.info("guardian.started pid=%d wards=%d", self._process.pid, len(self._wards))
-        for migration, ward in self._wards.items():
-            self._tell(migration, ward)
+        self._untold = dict.fromkeys(self._wards)
+        self._flush()
 
     def expect(self, migration: str, monitor_fd: int) -> None:
         """A QEMU is about to be started for `migration`, with this listening monitor socket."""
-        ward = self._wards[migration] = _Ward(os.fstat(monitor_fd).st_ino)
-        self._tell(migration, ward)
+        self._wards[migration] = _Ward(os.fstat(monitor_fd).st_ino)
+        self._tell(migration)
 
     def arm(self, migration: str, process: QemuProcess) -> None:
         """It was started, as `process`."""
-        ward = self._wards[migration]
-        ward.process = process
-        self._tell(migration, ward)
+        self._wards[migration].process = process
+        self._tell(migration)
 
     def disarm(self, migration: str) -> None:
         """It is decided, or gone. Harmless if it was not armed."""
         if self._wards.pop(migration, None) is not None:
-            self._send(f"disarm\0{migration}")
+            self._tell(migration)
 
     async def close(self) -> None:
         """Let the guardian go, and wait for its end. It kills what is still undecided."""
@@ -117,24 +120,52 @@ class Guardian:
             self._process.kill()
             self._process.close()
 
-    def _tell(self, migration: str, ward: _Ward) -> None:
-        if ward.process is None:
-            self._send(f"expect\0{migration}\0{ward.monitor_inode}")
-        elif ward.process.pidfd >= 0:
-            self._send(f"arm\0{migration}", ward.process.pidfd)
+    def _tell(self, migration: str) -> None:
+        self._untold[migration] = None
+        self._flush()
 
-    def _send(self, text: str, *fds: int) -> None:
-        if self._link is None:
-            return  # told when there is one again
-        try:
-            socket.send_fds(self._link, [text.encode()], list(fds))
-        except ConnectionError:
-            return  # it died; `_gone` follows, and the next one is told everything
-        except OSError as exc:
-            # It does not read any more, or the order cannot be given: the next one will be told.
-            log.error("guardian.deaf pid=%d error=%r", self.pid or -1, str(exc))
-            if self._process is not None:
-                self._process.kill()
+    def _flush(self) -> None:
+        """Send what it was not told yet: of each migration, how it is now."""
+        while self._untold and self._link is not None:
+            migration = next(iter(self._untold))
+            try:
+                self._send(self._link, migration)
+            except BlockingIOError:
+                if self._deaf is None:
+                    loop = asyncio.get_running_loop()
+                    loop.add_writer(self._link, self._flush)
+                    self._deaf = loop.call_later(DEAF_S, self._give_up, "it does not read")
+                return
+            except ConnectionError:
+                return  # it died; `_gone` follows, and the next one is told everything
+            except OSError as exc:
+                self._give_up(str(exc))
+                return
+            del self._untold[migration]
+        self._stop_waiting()
+
+    def _send(self, link: socket.socket, migration: str) -> None:
+        ward = self._wards.get(migration)
+        if ward is None:
+            link.send(f"disarm\0{migration}".encode())
+        elif ward.process is None:
+            link.send(f"expect\0{migration}\0{ward.monitor_inode}".encode())
+        elif ward.process.pidfd >= 0:
+            socket.send_fds(link, [f"arm\0{migration}".encode()], [ward.process.pidfd])
+
+    def _give_up(self, why: str) -> None:
+        """It cannot be told, so it is of no use: `_gone` follows."""
+        self._stop_waiting()
+        if self._process is not None:
+            log.error("guardian.deaf pid=%d why=%r", self._process.pid, why)
+            self._process.kill()
+
+    def _stop_waiting(self) -> None:
+        if self._deaf is not None:
+            self._deaf.cancel()
+            self._deaf = None
+            if self._link is not None:
+                asyncio.get_running_loop().remove_writer(self._link)
 
     def _gone(self, how: Exit) -> None:
         self._let_go()
@@ -153,6 +184,7 @@ class Guardian:
         self._again = asyncio.get_running_loop().call_later(AGAIN_S, self.start)
 
     def _let_go(self) -> None:
+        self._stop_waiting()
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.close()

@@ -186,17 +186,42 @@ async def test_a_guardian_that_dies_is_replaced_and_told_everything(
     assert released.alive
 
 
-async def test_one_that_does_not_read_is_replaced(tmp_path: Path) -> None:
+async def test_a_burst_of_orders_arrives_whole(
+    tmp_path: Path, qemu: Callable[..., QemuProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than its socket holds; it may still be starting."""
+    await decide(tmp_path / "db")
+    process, released = qemu(), qemu()
+    async with guardian(tmp_path / "db") as it:
+        with monitor(tmp_path / "m") as listener:
+            for number in range(1000):
+                it.expect(str(number), listener.fileno())
+                it.arm(str(number), released)
+            it.expect("m", listener.fileno())
+            it.arm("m", process)
+            for number in range(1000):
+                it.disarm(str(number))
+        await eventually(lambda: not it._untold)
+    assert await killed(process)
+    assert released.alive
+    os.kill(released.pid, 0)
+    assert "guardian.deaf" not in caplog.text
+
+
+async def test_one_that_does_not_read_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sterna.qemu.guardian.DEAF_S", 0.05)
     async with guardian(tmp_path / "db") as it:
         first = it.pid
         assert first is not None
         os.kill(first, signal.SIGSTOP)
         with monitor(tmp_path / "m") as listener:
-            for number in range(10_000):
-                it.expect(str(number % 7), listener.fileno())
-            await eventually(lambda: it.pid not in (None, first))
-        for number in range(7):
+            for number in range(1000):
+                it.expect(str(number), listener.fileno())
+        for number in range(1000):
             it.disarm(str(number))
+        await eventually(lambda: it.pid not in (None, first))
 
 
 async def test_signals_meant_for_the_daemon_do_not_end_it(tmp_path: Path) -> None:
