@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sterna.errors import OperationInvalid
 from sterna.guest.states import PausedReason, Resumed, RunningReason, State, Suspended
 from sterna.guest.surroundings import MONITOR_S
 
@@ -40,9 +41,14 @@ SUSPENDED_FOR: Final = {
 async def resume_cpus(guest: Guest, reason: RunningReason, *, timeout_s: float = MONITOR_S) -> None:
     """Let the CPUs run. Afterwards the state is running for `reason`.
 
-    Raises: OperationInvalid if there is no QEMU; QmpError, MonitorGone, MonitorTimeout.
+    Raises: OperationInvalid if there is no QEMU, or its guest has been sent elsewhere; QmpError,
+    MonitorGone, MonitorTimeout.
     """
     running = guest.live_or_refuse()
+    if running.sent and reason is not RunningReason.MIGRATION_CANCELED:
+        # A reboot, or what follows a crash, comes from events and asks nobody. QEMU refuses `cont`
+        # while it sends the last of a guest, but not afterwards. (L1)
+        raise OperationInvalid(f"domain '{guest.name}' was sent to another host")
     running.expected_resume = (reason, RESUMED_FOR.get(reason, Resumed.UNPAUSED))
     try:
         await running.qemu.execute("cont", timeout_s=timeout_s)

@@ -86,6 +86,7 @@ class Running:
         migration: that migration, whose decision the guardian looks up if the daemon dies.
         launched: it came to life far enough to be announced.
         ending: why it is being stopped; None while it is not.
+        sent: its whole state is with another host; only its migration may let it run here. (L1)
         let_gone: the daemon ends and leaves it to the next one.
         powered_off: QEMU said the guest, or the host, shut down.
         reboot_on_shutdown: the next power-off means "start again" (on_poweroff, fake reboot).
@@ -108,6 +109,7 @@ class Running:
     process: Process | None = None
     monitor: Monitor | None = None
     ending: Ending | None = None
+    sent: bool = False
     let_gone: bool = False
     powered_off: bool = False
     reboot_on_shutdown: bool = False

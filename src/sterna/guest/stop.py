@@ -159,8 +159,9 @@ def _guess(running: Running) -> Ending:
 def _clean_up(running: Running) -> None:
     try:
         running.cleanup.close()
-    except OSError as exc:
-        log.error("guest.cleanup_failed dir=%s error=%s", running.run_dir, exc)
+    except Exception:
+        # A boundary: whatever could not be taken back, the guest has ended and must be seen so.
+        log.exception("guest.cleanup_failed dir=%s", running.run_dir)
     shutil.rmtree(running.run_dir, ignore_errors=True)
     if running.process is not None:
         running.process.close()

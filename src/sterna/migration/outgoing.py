@@ -39,6 +39,15 @@ SENT: Final = ("postmigrate", "finish-migrate")
 """QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
 
+# The destination may have the whole guest, or has it.
+_SENT: Final = {
+    source.Phase.SWITCHING,
+    source.Phase.PERFORMED,
+    source.Phase.IN_DOUBT,
+    source.Phase.HANDING_OVER,
+    source.Phase.STOPPING,
+}
+
 SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 
 
@@ -206,8 +215,13 @@ class Outgoing(SourceDriver):
     ) -> tuple[source.Source, tuple[do.SourceEffect, ...]]:
         return source.step(state, event)
 
+    def begin(self, state: source.Source, effects: tuple[do.SourceEffect, ...]) -> None:
+        self.running.sent = state.phase in _SENT
+        super().begin(state, effects)
+
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
+        self.running.sent = phase in _SENT
         if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
             self.rest()
         if phase is source.Phase.ENDED:

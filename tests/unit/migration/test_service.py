@@ -573,3 +573,19 @@ async def test_sent_on_as_soon_as_it_has_arrived(tmp_path: Path) -> None:
         await two.there.begin(guest, two.to_destination, Request(LIVE))
         assert guest.job.api.endswith("Begin3Params")
         await two.confirm(finished.cookie)
+
+
+async def test_nothing_starts_again_what_was_sent(tmp_path: Path) -> None:
+    """A reboot that was under way comes too late: the guest may run elsewhere by now. (L1)"""
+    async with pair(tmp_path) as two:
+        cookie = await two.performed()
+        running = two.guest.live_or_refuse()
+        running.reboot_on_shutdown = True
+        two.sender.say("SHUTDOWN", guest=True, reason="guest-shutdown")
+        await until(lambda: "system_reset" in two.sender.commands)
+        with pytest.raises(OperationInvalid, match="was sent to another host"):
+            await two.guest.resume_cpus(RunningReason.BOOTED)
+        finished = await two.finish(cookie)
+        assert "cont" not in two.sender.commands[two.sender.commands.index("migrate") :]
+        await two.confirm(finished.cookie)
+        assert two.source.registry.find(GUEST) is None
