@@ -277,3 +277,63 @@ def test_a_stopped_qemu_stalls_only_its_own_calls(daemon: Daemon, guest_xml: str
         with contextlib.suppress(ProcessLookupError):
             os.kill(qemu.pid, signal.SIGCONT)
     assert daemon.guests("--all") == set()
+
+
+# -- the service manager -----------------------------------------------------------------------
+
+AS_ACTIVATED = """
+import os, sys
+first, second, *options = sys.argv[1:]
+ours = [os.dup(int(first)), os.dup(int(second))]
+for number, fd in enumerate(ours, 3):
+    os.dup2(fd, number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "sterna.server", *options])
+"""
+
+
+def test_sockets_and_a_watchdog_of_the_service_manager(short_dir: Path) -> None:
+    """Sockets it opened are served instead of our own, and it hears that the loop turns."""
+    passed = []
+    for name in ("given", "given-ro"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(short_dir / name))
+        sock.listen()
+        passed.append(sock)
+    fds = [sock.fileno() for sock in passed]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(short_dir / "notify"))
+        manager.settimeout(20)
+        daemon = subprocess.Popen(
+            [
+                *(sys.executable, "-c", AS_ACTIVATED, *map(str, fds)),
+                *("--root", str(short_dir / "r"), "--name", "given"),
+            ],
+            env={
+                **os.environ,
+                "LISTEN_FDS": "2",
+                "NOTIFY_SOCKET": str(short_dir / "notify"),
+                "WATCHDOG_USEC": "200000",
+            },
+            pass_fds=fds,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            heard = []
+            while heard.count(b"WATCHDOG=1") < 3:
+                heard.append(manager.recv(4096))
+            assert heard[0].startswith(b"READY=1")
+            uri = f"qemu+unix:///system?socket={short_dir}/given"
+            assert virsh(uri, "hostname").check().out.strip() == "given"
+            read_only = virsh(f"{uri}-ro", "domcapabilities")
+            assert "read only access" in read_only.err
+            assert not (short_dir / "r/run/libvirt-sock").exists()
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+            while b"STOPPING=1" not in heard:
+                heard.append(manager.recv(4096))
+        finally:
+            daemon.kill()
+            daemon.wait(20)
+    for sock in passed:
+        sock.close()

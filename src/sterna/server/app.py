@@ -75,6 +75,7 @@ class Daemon:
         self._reload = reload
         self._stop = asyncio.Event()
         self._context: Context | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code.
@@ -164,12 +165,12 @@ class Daemon:
             )
             self._begin_work(context)
             sdnotify.notify("READY=1", f"STATUS=serving {context.hostname}")
-            watchdog = self._watchdog()
+            self._feed_watchdog()
             await self._stop.wait()
             event(log, "daemon.stopping")
             sdnotify.notify("STOPPING=1")
-            if watchdog is not None:
-                watchdog.cancel()
+            if self._watchdog is not None:
+                self._watchdog.cancel()
             for listener in listeners:
                 listener.close()
             clients.end_all("the daemon stops")
@@ -188,13 +189,13 @@ class Daemon:
         work.start(know_emulators())
         work.start(context.registry.autostart())
 
-    def _watchdog(self) -> asyncio.TimerHandle | None:
+    def _feed_watchdog(self) -> None:
         """Tell the service manager that the loop still turns, as often as it wants."""
         interval_s = sdnotify.watchdog_interval_s()
-        if interval_s is None:
-            return None
-        sdnotify.notify("WATCHDOG=1")
-        return asyncio.get_running_loop().call_later(interval_s, self._watchdog)
+        if interval_s is not None:
+            sdnotify.notify("WATCHDOG=1")
+            loop = asyncio.get_running_loop()
+            self._watchdog = loop.call_later(interval_s, self._feed_watchdog)
 
     def _on_hangup(self) -> None:
         """SIGHUP: read the settings again."""
