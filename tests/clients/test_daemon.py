@@ -282,9 +282,9 @@ def test_a_stopped_qemu_stalls_only_its_own_calls(daemon: Daemon, guest_xml: str
 # -- the service manager -----------------------------------------------------------------------
 
 AS_ACTIVATED = """
-import os, sys
+import fcntl, os, sys
 first, second, *options = sys.argv[1:]
-ours = [os.dup(int(first)), os.dup(int(second))]
+ours = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in (first, second)]
 for number, fd in enumerate(ours, 3):
     os.dup2(fd, number)
 os.environ["LISTEN_PID"] = str(os.getpid())
