@@ -26,6 +26,8 @@ from sterna.guest.registry import Registry
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import REASONS, Reason, ShutoffReason, State
 from sterna.qemu.process import ProcessId
+from sterna.store.errors import StoreFailed
+from sterna.store.ports import Decision
 
 log = logging.getLogger("sterna.guest.recover")
 
@@ -134,8 +136,15 @@ async def _is_committed(registry: Registry, uuid: UUID, record: Mapping[str, Any
     migration = ((record.get("job") or {}).get("data") or {}).get("migration")
     if migration is None:
         return False
-    decided = await registry.surroundings.store.decide(migration, "aborted", uuid)
-    return decided.verdict == "committed"
+    store = registry.surroundings.store
+    standing: Decision | None
+    try:
+        standing = await store.decide(migration, "aborted", uuid)
+    except StoreFailed as exc:
+        # A full disk, say. Having no decision counts as aborted anyway.
+        log.error("guest.not_recorded guest=%s record=aborted error=%r", uuid, str(exc))
+        standing = await store.decision(migration)
+    return standing is not None and standing.verdict == "committed"
 
 
 def _remembered(record: Mapping[str, Any]) -> tuple[State, Reason]:

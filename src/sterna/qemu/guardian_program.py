@@ -19,6 +19,7 @@ killed, since a paused QEMU does less harm than a lost guest: the next daemon wi
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -28,8 +29,9 @@ from collections.abc import Iterator, Mapping
 PACKET_BYTES_MAX = 4096
 STORE_WAIT_S = 2.0
 """How long another process may hold the store. A new daemon does; it then does our work, too."""
-SEARCHES_MAX = 20
-SEARCH_PAUSE_S = 0.005
+SEARCHES_MAX = 5
+GONE_S = 0.5
+"""How long a killed process is waited for; until it is gone it still holds its descriptors."""
 VERDICT_SQL = "SELECT migration FROM decision WHERE verdict = 'committed' AND migration = ?"
 
 Ward = tuple[str, int]
@@ -102,11 +104,11 @@ def kill(ward: Ward) -> None:
     if kind == "pidfd":
         _signal(handle)
         return
-    # Killed processes keep their descriptors for a moment, so they may be found again.
+    # Searched again until there is none, since one may have been between fork and exec.
     for _ in range(SEARCHES_MAX):
         found = holders(handle)
         if not found:
-            break
+            return
         for pid in found:
             try:
                 pidfd = os.pidfd_open(pid)
@@ -115,8 +117,8 @@ def kill(ward: Ward) -> None:
             # Looked at again, now that the pid cannot change hands.
             if holds(pid, handle):
                 _signal(pidfd)
+                select.select([pidfd], [], [], GONE_S)
             os.close(pidfd)
-        time.sleep(SEARCH_PAUSE_S)
 
 
 def _signal(pidfd: int) -> None:

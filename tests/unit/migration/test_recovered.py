@@ -61,7 +61,12 @@ def teach(host: FakeHost) -> None:
 
 @contextlib.asynccontextmanager
 async def restarted(
-    root: Path, flags: MigrateFlags = MigrateFlags.LIVE, *, finish: bool = True, gone: bool = False
+    root: Path,
+    flags: MigrateFlags = MigrateFlags.LIVE,
+    *,
+    finish: bool = True,
+    gone: bool = False,
+    full: bool = False,
 ) -> AsyncIterator[Restarted]:
     """A daemon after one that died: in `cont`, thus after the decision, or before any Finish."""
     async with fake_host(root) as first:
@@ -97,6 +102,7 @@ async def restarted(
         process.exit = None
     if not finish:
         first.store._decisions.clear()
+    first.store.fail_next = 1 if full else 0
     async with fake_host(root, before=first) as host:
         again = Migrations(host.registry, HERE)
         again.go_on(await recover(host.registry))
@@ -153,6 +159,14 @@ async def test_undecided_it_is_aborted_and_killed(tmp_path: Path) -> None:
         assert it.host.store._decisions[MIGRATION].verdict == "aborted"
         await until(lambda: len(it.host.registry) == 0)
         assert await it.host.store.lives() == {}
+
+
+async def test_undecided_it_is_killed_though_nothing_can_be_written(tmp_path: Path) -> None:
+    """A full disk must not keep an orphan alive."""
+    async with restarted(tmp_path, finish=False, full=True) as it:
+        assert it.host.launcher.process.exit is not None
+        await until(lambda: len(it.host.registry) == 0)
+        assert it.host.store._decisions == {}
 
 
 async def test_undecided_and_killed_by_the_guardian_it_is_aborted(tmp_path: Path) -> None:
