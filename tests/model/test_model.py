@@ -46,14 +46,13 @@ RUNS = {
     "one fault, a stranger": Bounds(faults=1, kinds=NETWORK | {"data"}, wild=1),
     "two calls of a stranger, an abort": Bounds(faults=0, wild=2, aborts=1),
     "two faults of the network": Bounds(faults=2, kinds=NETWORK | {"data"}),
-    "two faults of machines": Bounds(faults=2, kinds=QEMU | {"store"}),
+    "two faults of machines": Bounds(faults=2, kinds=(QEMU | {"store"}) - {"launch"}),
     "one fault, a daemon that restarts": Bounds(faults=2, kinds=NETWORK | {"restart"}),
     "a daemon that restarts, an abort or a pause": Bounds(
         faults=1, kinds=frozenset({"restart", "data", "crash"}), aborts=1, pauses=1
     ),
-    "a broken connection and a broken machine": Bounds(
-        faults=2, kinds=frozenset({"cut", "crash", "hang"})
-    ),
+    "a broken connection and a hung machine": Bounds(faults=2, kinds=frozenset({"cut", "hang"})),
+    "a dead controller and a dead machine": Bounds(faults=2, kinds=frozenset({"die", "crash"})),
 }
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
@@ -21,156 +16,17 @@ from sterna.errors import (
     Overflow,
     SternaError,
 )
-from sterna.guest.actor import Guest
 from sterna.guest.events import JobCompletedEvent
-from sterna.guest.flags import StartFlags
 from sterna.guest.jobstats import JobOperation
 from sterna.guest.states import PausedReason, RunningReason, State
 from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
-from sterna.migration.service import Begun, Finished, Host, Migrations, Prepared
 from sterna.qemu.qmp_errors import QmpError
-from support.fake_host import FakeHost, domain_xml, fake_host, until
-from support.fake_qemu import FakeMonitor
+from support.fake_host import domain_xml, until
 from support.links import FakeLink
+from support.moving_pair import GUEST, LIVE, pair
 
 F = MigrateFlags
-LIVE = F.LIVE | F.CHANGE_PROTECTION
-GUEST = UUID("11111111-2222-3333-4444-555555555555")
-PARAMETERS = {"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26}
-CAPABILITIES = [
-    {"capability": name, "state": False}
-    for name in ("xbzrle", "auto-converge", "pause-before-switchover", "return-path", "events")
-]
-TRANSFER = {"status": "completed", "ram": {"transferred": 5, "total": 9, "remaining": 0}}
-
-
-@dataclass
-class Pair:
-    """Two hosts, a client connected to both, and the data socket between them."""
-
-    source: FakeHost
-    destination: FakeHost
-    here: Migrations
-    there: Migrations
-    to_source: FakeLink
-    to_destination: FakeLink
-    data: str
-
-    @property
-    def guest(self) -> Guest:
-        return self.source.registry.lookup_by_uuid(GUEST)
-
-    @property
-    def sender(self) -> FakeMonitor:
-        return self.source.launcher.monitor
-
-    @property
-    def receiver(self) -> FakeMonitor:
-        return self.destination.launcher.monitor
-
-    def request(self, flags: MigrateFlags = LIVE, **more: object) -> Request:
-        return Request(flags, migrate_uri=self.data, name="web", **more)  # type: ignore[arg-type]  # fields by name
-
-    async def begin(self, flags: MigrateFlags = LIVE) -> Begun:
-        return await self.here.begin(self.guest, self.to_source, self.request(flags))
-
-    async def prepare(self, begun: Begun, flags: MigrateFlags = LIVE) -> Prepared:
-        request = self.request(flags)
-        return await self.there.prepare(self.to_destination, request, begun.xml, begun.cookie)
-
-    async def perform(self, prepared: Prepared, flags: MigrateFlags = LIVE) -> bytes:
-        request = self.request(flags)
-        return await self.here.perform(self.guest, self.to_source, request, prepared.cookie)
-
-    async def finish(
-        self, cookie: bytes, flags: MigrateFlags = LIVE, *, cancelled: bool = False
-    ) -> Finished:
-        request = self.request(flags)
-        return await self.there.finish(self.to_destination, request, cookie, cancelled=cancelled)
-
-    async def confirm(self, cookie: bytes, *, cancelled: bool = False) -> None:
-        await self.here.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
-
-    async def performed(self, flags: MigrateFlags = LIVE) -> bytes:
-        """Begin, Prepare and Perform have gone well."""
-        prepared = await self.prepare(await self.begin(flags), flags)
-        return await self.perform(prepared, flags)
-
-    def copies_for_ever(self) -> None:
-        self.sender.says["migrate"] = [("MIGRATION", {"status": "active"})]
-        self.sender.says["migrate_cancel"] = [("MIGRATION", {"status": "cancelled"})]
-
-    async def is_copying(self) -> None:
-        await until(lambda: "migrate" in self.sender.commands)
-        await until(lambda: self.guest.job is not None and self.guest.job.phase == "perform3")
-
-    @property
-    def verdicts(self) -> list[str]:
-        return [decision.verdict for decision in self.destination.store._decisions.values()]
-
-
-@asynccontextmanager
-async def pair(root: Path, flags: StartFlags = StartFlags.NONE) -> AsyncIterator[Pair]:
-    """The guest runs at the source; QEMU migrates as soon as it is told to."""
-    (root / "a").mkdir()
-    (root / "b").mkdir()
-    path = root / "data"
-    async with AsyncExitStack() as stack:
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        listener.bind(str(path))
-        listener.listen()
-        one = await stack.enter_async_context(fake_host(root / "a"))
-        two = await stack.enter_async_context(fake_host(root / "b"))
-        here = Migrations(one.registry, Host("hosta", UUID(int=1)))
-        there = Migrations(two.registry, Host("hostb", UUID(int=2)))
-        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}")
-        await one.registry.create(domain_xml(), flags)
-        _teach(made)
-        yield made
-        for link in (made.to_source, made.to_destination):
-            link.close()
-        for host in (one, two):
-            for guest in host.registry.all():
-                if guest.active:
-                    await guest.destroy()
-        await here.settle(1)
-        await there.settle(1)
-
-
-def _teach(pair: Pair) -> None:
-    """Replies and events of QEMUs that migrate."""
-
-    def completed() -> None:
-        pair.receiver.say("MIGRATION", status="completed")
-        pair.sender.say("MIGRATION", status="completed")
-
-    sender = pair.sender
-    sender.replies |= {
-        "query-migrate-parameters": PARAMETERS,
-        "query-migrate-capabilities": CAPABILITIES,
-        "query-migrate": TRANSFER,
-    }
-    sender.says["migrate"] = [("STOP", {}), ("MIGRATION", {"status": "pre-switchover"})]
-    sender.subscribe(
-        lambda event: (
-            completed() if event.name == "MIGRATION" and event.data["status"] == "device" else None
-        )
-    )
-    sender.says["migrate-continue"] = [("MIGRATION", {"status": "device"})]
-
-    connect = pair.destination.launcher.connect
-
-    async def taught(running: object) -> FakeMonitor:
-        monitor = await connect(running)  # type: ignore[arg-type]  # passed through
-        monitor.replies |= {
-            "query-migrate-parameters": PARAMETERS,
-            "query-migrate-capabilities": CAPABILITIES,
-            "query-status": {"status": "paused", "running": False},
-        }
-        return monitor
-
-    pair.destination.launcher.connect = taught  # type: ignore[method-assign]  # a fake of ours
 
 
 async def test_a_guest_moves(tmp_path: Path) -> None:
