@@ -7,12 +7,14 @@ costs nothing but a moment; a guest that can't be reached stays listed and can s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Final
 
 from sterna.errors import SternaError
 from sterna.guest import monitor, power, stop
 from sterna.guest.asking import ask_all
+from sterna.guest.ports import Monitor
 from sterna.guest.resources import read_back_ptys
 from sterna.guest.running import FAILED, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutdownReason, State
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sterna.guest.reattach")
 
+RETRY_S: Final = 5.0
 GONE_S: Final = 2.0
 """A monitor closes because its QEMU ends: so long we wait to hear of that."""
 
@@ -32,12 +35,14 @@ async def connect(guest: Guest, running: Running) -> None:
 
     Raises: SternaError if QEMU does not answer.
     """
-    running.monitor = await guest.surroundings.launcher.connect(running)
+    qemu = running.monitor = await guest.surroundings.launcher.connect(running)
     monitor.attach(guest, running)
-    running.monitor.closed.add_done_callback(lambda _reason: _lost(guest, running))
+    qemu.closed.add_done_callback(lambda _reason: _lost(guest, running, qemu))
 
 
-def _lost(guest: Guest, running: Running) -> None:
+def _lost(guest: Guest, running: Running, qemu: Monitor) -> None:
+    if running.monitor is not qemu:
+        return  # given up here, and somebody is after the next one
     if guest.running is running and running.ending is None and not running.let_gone:
         guest.surroundings.work.start(_again(guest, running))
 
@@ -49,12 +54,29 @@ async def _again(guest: Guest, running: Running) -> None:
         return
     except TimeoutError:
         log.warning("guest.monitor_lost guest=%s pid=%d", guest.name, running.pid)
-    try:
-        await connect(guest, running)
-        await ask(guest, running)
-    except SternaError as exc:
-        # Nothing is killed for our not reaching it; a person can look at it.
-        log.error("guest.unmanaged guest=%s pid=%d error=%r", guest.name, running.pid, str(exc))
+    await take_up(guest, running)
+
+
+async def take_up(guest: Guest, running: Running) -> None:
+    """Get hold of its monitor and correct the state, however long its QEMU is silent.
+
+    Nothing is killed for our not reaching it: a QEMU may have been stopped, or wait for a disk.
+    """
+    while not running.stopped.is_set() and not running.let_gone:
+        try:
+            await connect(guest, running)
+            await ask(guest, running)
+        except SternaError as exc:
+            if running.monitor is not None and running.ending is None:
+                # QEMU serves one client at a time: the next attempt must not wait for this one.
+                given_up, running.monitor = running.monitor, None
+                given_up.close("no answer")
+            log.error("guest.unmanaged guest=%s pid=%d error=%r", guest.name, running.pid, str(exc))
+        else:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await running.stopped.wait()
 
 
 async def ask(guest: Guest, running: Running) -> None:

@@ -32,6 +32,9 @@ from sterna.store.ports import Decision
 log = logging.getLogger("sterna.guest.recover")
 
 RECORD_VERSION: Final = 1
+ANSWER_S: Final = 3.0
+"""How long a start waits for one QEMU: one that hangs must not keep the other guests from their
+daemon. It is listed as it was, and taken up when it answers. (L6)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,20 @@ async def _reattach(
         # Before anything writes its record anew: what is in the job is needed after the next
         # crash, too.
         guest.jobs.take_up(Operation.MIGRATION_IN, record["job"])
-    await reattach.connect(guest, running)
-    await reattach.ask(guest, running)
+    answered = surroundings.work.start(reattach.take_up(guest, running))
+    limit_s = surroundings.settings.start_timeout_s if record.get("job") else ANSWER_S
+    await asyncio.wait([answered], timeout=limit_s)
+    if not answered.done():
+        log.warning("guest.silent guest=%s pid=%d", guest.name, ident.pid)
+        answered.add_done_callback(lambda done: _report(guest, done))
+        return
+    answered.result()
     log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)
+
+
+def _report(guest: Guest, done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and (exc := done.exception()) is not None:
+        log.error("guest.unmanaged guest=%s error=%r", guest.name, str(exc))
 
 
 async def _is_committed(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> bool:

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 
+import sterna.guest.recover as recover_module
 from sterna.errors import InternalError
+from sterna.guest import reattach
 from sterna.guest.flags import StartFlags
 from sterna.guest.jobs import Operation
 from sterna.guest.recover import recover
+from sterna.guest.running import Running
 from sterna.guest.states import (
     PausedReason,
     RunningReason,
     ShutoffReason,
     State,
 )
+from sterna.qemu.qmp_errors import MonitorTimeout
 from support.fake_host import domain_xml, fake_host, until
+from support.fake_qemu import FakeMonitor
 
 
 async def test_a_running_guest_is_managed_again(tmp_path: Path) -> None:
@@ -169,3 +174,54 @@ async def test_a_guest_that_powered_off_meanwhile_is_stopped(tmp_path: Path) -> 
         guest = host.registry.lookup_by_name("web")
         await until(lambda: not guest.active)
         assert guest.reason is ShutoffReason.SHUTDOWN
+
+
+async def test_a_qemu_that_hangs_does_not_hold_up_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recover_module, "ANSWER_S", 0.01)
+    async with fake_host(tmp_path) as first:
+        await first.registry.create(domain_xml())
+    async with fake_host(tmp_path, before=first) as host:
+        thawed = asyncio.Event()
+        connect = host.launcher.connect
+
+        async def later(running: Running) -> FakeMonitor:
+            await thawed.wait()
+            return await connect(running)
+
+        monkeypatch.setattr(host.launcher, "connect", later)
+        await recover(host.registry)
+        guest = host.registry.lookup_by_name("web")
+        assert guest.state is State.RUNNING
+        running = guest.live_or_refuse()
+        assert running.monitor is None
+        thawed.set()
+        await until(lambda: running.monitor is not None)
+        await guest.suspend()
+        await guest.destroy()
+
+
+async def test_a_monitor_that_does_not_answer_is_left_for_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reattach, "RETRY_S", 0.01)
+    async with fake_host(tmp_path) as first:
+        await first.registry.create(domain_xml())
+    async with fake_host(tmp_path, before=first) as host:
+        made: list[FakeMonitor] = []
+        connect = host.launcher.connect
+
+        async def silent_at_first(running: Running) -> FakeMonitor:
+            monitor = await connect(running)
+            made.append(monitor)
+            if len(made) == 1:
+                monitor.replies["query-status"] = MonitorTimeout("query-status", timeout_s=10)
+            return monitor
+
+        monkeypatch.setattr(host.launcher, "connect", silent_at_first)
+        await recover(host.registry)
+        guest = host.registry.lookup_by_name("web")
+        assert guest.live_or_refuse().monitor is made[1]
+        assert [monitor.closed.done() for monitor in made] == [True, False]
+        await guest.destroy()
