@@ -177,6 +177,11 @@ HEAD = CAPTURED_1.split("  <feature", maxsplit=1)[0]
         (HEAD.encode() + b"<feature name='network'/></qemu-migration>\0", "Unsupported .* network"),
         (HEAD.encode() + b"<cpu/><cpu/></qemu-migration>\0", "Too many cpu"),
         (HEAD.encode() + b"<sterna id='7'/></qemu-migration>\0", "malformed sterna"),
+        # An id is compared as text, so it has one spelling.
+        (
+            HEAD.encode() + b"<sterna id='{%s}'/></qemu-migration>\0" % str(GUEST).encode(),
+            "malformed sterna",
+        ),
         (
             HEAD.encode() + b"<statistics><sent>1e9</sent></statistics></qemu-migration>\0",
             "malformed sent",
