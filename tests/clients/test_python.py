@@ -296,6 +296,53 @@ PTY_GUEST = """
 """
 
 
+def test_a_display_through_a_descriptor(host: Host) -> None:
+    """Viewers on this machine need no port: they bring a socket, or get one."""
+    said = asked(
+        host.uri,
+        """
+        import os, socket
+        host = libvirt.open(sys.argv[1])
+        guest = host.createXML(sys.argv[2], libvirt.VIR_DOMAIN_START_PAUSED)
+        given = guest.openGraphicsFD(0, libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)
+        ours, theirs = socket.socketpair()
+        guest.openGraphics(0, theirs.fileno(), 0)
+        ours.settimeout(10)
+        said = [os.read(given, 12).decode(), ours.recv(12).decode(),
+                answer(guest.openGraphicsFD, 5, 0), answer(guest.openGraphicsFD, 0, 8)]
+        guest.destroy()
+        print(json.dumps(said))
+        """,
+        PTY_GUEST.replace("</devices>", "<graphics type='vnc'/><video/></devices>"),
+    )
+    assert said == [
+        "RFB 003.008\n",
+        "RFB 003.008\n",
+        [1, 10, "internal error: No graphics backend with index 5"],
+        [8, 10, "unsupported flags (0x8) in function qemuDomainOpenGraphicsFD"],
+    ]
+
+
+def test_balloon_statistics_period(paused: Host) -> None:
+    said = asked(
+        paused.uri,
+        """
+        host = libvirt.open(sys.argv[1])
+        xml = sys.argv[2].replace("</devices>", "<memballoon model='virtio'/></devices>")
+        guest = host.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        said = [answer(guest.setMemoryStatsPeriod, -1, 1)[::2],
+                answer(guest.setMemoryStatsPeriod, 5, 1), "period='5'" in guest.XMLDesc(),
+                answer(guest.setMemoryStatsPeriod, 0, 1), "period=" in guest.XMLDesc(),
+                answer(guest.pMWakeup)[0]]
+        guest.destroy()
+        print(json.dumps(said))
+        """,
+        PTY_GUEST,
+    )
+    refused = [8, "period in virDomainSetMemoryStatsPeriod must be zero or greater"]
+    assert said == [refused, 0, True, 0, False, 1]
+
+
 def test_read_only_connections(paused: Host) -> None:
     said = asked(
         paused.uri,

@@ -251,6 +251,48 @@ async def set_metadata(
     await guest.do(Call.MODIFY, api, work)
 
 
+# -- statistics of the balloon ---------------------------------------------------------------------
+
+
+async def set_memory_stats_period(
+    guest: Guest,
+    seconds: int,
+    affect: Affect = Affect.CURRENT,
+    *,
+    api: str = "remoteDispatchDomainSetMemoryStatsPeriod",
+) -> None:
+    """How often the guest's balloon driver tells its numbers; 0 never.
+
+    Raises: OperationInvalid (55) without a balloon device; QmpError.
+    """
+
+    def change(d: DomainDef) -> None:
+        balloon = d.devices.memballoon
+        if balloon is None or balloon.model == "none":
+            raise OperationInvalid(
+                "Memory balloon model must be virtio to set the collection period"
+            )
+        balloon.stats_period = seconds or None
+
+    async def work() -> None:
+        running, stored = affected(guest, affect)
+        if running is not None:
+            change(running.definition)
+            running.definition_changed()
+            balloon = running.definition.devices.memballoon
+            arguments = {
+                "path": f"/machine/peripheral/{balloon.alias if balloon is not None else ''}",
+                "property": "guest-stats-polling-interval",
+                "value": seconds,
+            }
+            await running.qemu.execute("qom-set", arguments, timeout_s=MONITOR_S)
+            guest.post_status()
+        if stored is not None:
+            await change_stored(guest, change)
+
+    await guest.do(Call.MODIFY, api, work)
+
+
 # -- what follows --------------------------------------------------------------------------------
 
 

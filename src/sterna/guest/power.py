@@ -189,6 +189,16 @@ async def reset(guest: Guest, api: str = "remoteDispatchDomainReset") -> None:
     await guest.do(Call.MODIFY, api, work)
 
 
+async def wake_up(guest: Guest, api: str = "remoteDispatchDomainPMWakeup") -> None:
+    """Wake a guest that has suspended itself to memory. Raises: QmpError if it has not."""
+
+    async def work() -> None:
+        await guest.live_or_refuse().qemu.execute("system_wakeup", timeout_s=MONITOR_S)
+
+    guest.live_or_refuse()
+    await guest.do(Call.MODIFY, api, work)
+
+
 async def inject_nmi(guest: Guest, api: str = "remoteDispatchDomainInjectNMI") -> None:
     """Interrupt the guest's CPUs as no software can ignore."""
 

@@ -29,6 +29,7 @@ from sterna.rpc.msg_domain import (
     DomainManagedSaveGetXmlDescArgs,
     DomainManagedSaveGetXmlDescRet,
     DomainManagedSaveRemoveArgs,
+    DomainPmWakeupArgs,
     DomainRebootArgs,
     DomainRenameArgs,
     DomainRenameRet,
@@ -150,6 +151,12 @@ async def domain_resume(session: Session, args: DomainResumeArgs) -> None:
     guest = find(session, args.dom)
     session.context.migrations.refuse_in_doubt(guest)
     await power.resume(guest)
+
+
+@handles("DOMAIN_PM_WAKEUP")
+async def domain_pm_wakeup(session: Session, args: DomainPmWakeupArgs) -> None:
+    check_flags(args.flags, 0, "qemuDomainPMWakeup")
+    await power.wake_up(find(session, args.dom))
 
 
 @handles("DOMAIN_INJECT_NMI")

@@ -14,6 +14,7 @@ from sterna.rpc.msg_tuning import (
     DomainSetMaxMemoryArgs,
     DomainSetMemoryArgs,
     DomainSetMemoryFlagsArgs,
+    DomainSetMemoryStatsPeriodArgs,
     DomainSetVcpusArgs,
     DomainSetVcpusFlagsArgs,
 )
@@ -87,6 +88,20 @@ async def domain_set_vcpus_flags(session: Session, args: DomainSetVcpusFlagsArgs
     await modify.set_vcpus(
         guest, args.nvcpus, Affect(flags & AFFECT), maximum=bool(flags & MAXIMUM)
     )
+
+
+@handles("DOMAIN_SET_MEMORY_STATS_PERIOD")
+async def domain_set_memory_stats_period(
+    session: Session, args: DomainSetMemoryStatsPeriodArgs
+) -> None:
+    check_flags(args.flags, AFFECT, "qemuDomainSetMemoryStatsPeriod")
+    if args.period < 0:
+        raise BadArgument(
+            "period in virDomainSetMemoryStatsPeriod must be zero or greater",
+            domain=ErrorDomain.DOMAIN,
+        )
+    guest = find(session, args.dom)
+    await modify.set_memory_stats_period(guest, args.period, Affect(args.flags))
 
 
 @handles("DOMAIN_GET_METADATA")
