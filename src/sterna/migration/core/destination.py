@@ -264,10 +264,11 @@ def _qmp_done(s: Destination, op: QmpOp) -> Step:
             call, s = s.prepare, replace(s, prepare=None)
             answers = (Answer(call),) if call is not None else ()
             return s, (Show(View.INCOMING), *answers)
-        case ((Phase.PREPARED | Phase.FINISHING), QmpOp.READY):
-            return _when_ready(replace(s, ready=True))
-        case Phase.FINISHING, QmpOp.ALIVE if s.finish_link is not None:
-            return s, (CheckCaller(s.finish_link),)
+        case Phase.PREPARED, QmpOp.READY:
+            return replace(s, ready=True), ()
+        case Phase.FINISHING, (QmpOp.READY | QmpOp.ALIVE) if s.finish_link is not None:
+            # Either answer came just now, with Finish here: QEMU is alive and the guest complete.
+            return replace(s, ready=True), (CheckCaller(s.finish_link),)
         case Phase.STARTING, QmpOp.CONT:
             return _runs(s)
         case Phase.RESTORING, QmpOp.RESTORE:
@@ -345,12 +346,12 @@ def _committed(s: Destination) -> Step:
 
 def _when_ready(s: Destination) -> Step:
     """Finish can go on once QEMU has everything and could let it run."""
-    if s.phase is not Phase.FINISHING or s.finish_link is None:
+    if s.phase is not Phase.FINISHING:
         return s, ()
     if s.unready is not None:
         return _abort(s, s.unready, StopReason.FAILED)
-    # Once decided, the guest is ours, hung or not: so see first whether its QEMU answers now. While
-    # it does not, a close still kills it. (W7, I10)
+    # Once decided, the guest is ours, hung or not: so see first whether its QEMU, which was ready
+    # before Finish came, still answers. While it does not, a close still kills it. (W7, I10)
     return s, ((Qmp(QmpOp.ALIVE),) if s.ready else ())
 
 
