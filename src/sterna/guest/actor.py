@@ -150,8 +150,8 @@ class Guest:
     def record(self) -> dict[str, Any] | None:
         """What a later daemon needs to find this life again; None if there is no process."""
         running = self.running
-        if running is None or running.process is None:
-            return None
+        if running is None or running.process is None or running.let_gone:
+            return None  # one that was let go is the next daemon's, as it was then
         ident = running.process.ident
         job = self.jobs.job
         return {

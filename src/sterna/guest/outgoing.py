@@ -85,6 +85,20 @@ async def send(guest: Guest, job: Job, fd: int) -> JobStats:
     raise OperationFailed(f"{job.operation.value} job: {words}")
 
 
+async def cancel(running: Running) -> None:
+    """End a sending that an earlier daemon began; nothing if there is none.
+
+    Raises: MonitorGone, MonitorTimeout, TimeoutError.
+    """
+    qemu = running.qemu
+    async with _ended(running) as ended, asyncio.timeout(MONITOR_S):
+        reply = await qemu.execute("query-migrate", timeout_s=MONITOR_S)
+        if reply.get("status", "none") in ("none", *_ENDED):
+            return
+        await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
+        await ended
+
+
 async def load(running: Running, fd: int, *, timeout_s: float) -> None:
     """Have an incoming QEMU load the state in `fd`.
 

@@ -9,6 +9,7 @@ handed on, with its job, to be let run (L2).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ async def recover(registry: Registry) -> list[Unfinished]:
         for uuid, record in lives.items():
             tasks.create_task(_bring_back(registry, uuid, record))
     await _sweep(registry)
-    return [
+    unfinished = [
         Unfinished(found, record["job"])
         for uuid, record in lives.items()
         if record.get("job")
@@ -77,6 +78,18 @@ async def recover(registry: Registry) -> list[Unfinished]:
         and found.running is not None
         and found.running.ending is None
     ]
+    for one in unfinished:
+        if one.job["operation"] == Operation.SAVE.value:
+            taking_back = registry.surroundings.work.start(_take_back(one))
+            taking_back.add_done_callback(functools.partial(_report, one.guest))
+    return unfinished
+
+
+async def _take_back(found: Unfinished) -> None:
+    guest, job = found.guest, found.job
+    await guest.operate(
+        Operation.SAVE, job["api"], lambda _job: save.take_back(guest, job.get("data") or {})
+    )
 
 
 async def _bring_back(registry: Registry, uuid: UUID, record: Mapping[str, Any]) -> None:
@@ -134,7 +147,7 @@ async def _reattach(
     await asyncio.wait([answered], timeout=limit_s)
     if not answered.done():
         log.warning("guest.silent guest=%s pid=%d", guest.name, ident.pid)
-        answered.add_done_callback(lambda done: _report(guest, done))
+        answered.add_done_callback(functools.partial(_report, guest))
         return
     answered.result()
     log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sterna.config import DomainDef, parse_domain
 from sterna.errors import OperationInvalid, SystemCallError
@@ -124,9 +124,11 @@ async def _save(
     ran = guest.state is State.RUNNING
     text = xml or format_live(running.definition, running.id)
     shall_run = bool(flags & SaveFlags.RUNNING) or (ran and not flags & SaveFlags.PAUSED)
+    part = path.with_name(f".{path.name}.part")
+    job.data.update(ran=ran, part=str(part))  # for `take_back`
+    guest.post_status()
     if ran:
         await guest.pause_cpus(PausedReason.SAVE)
-    part = path.with_name(f".{path.name}.part")
     fd = -1
     try:
         fd = create_image(part, path)
@@ -149,6 +151,28 @@ async def _save(
     guest.emit(JobCompletedEvent(guest.ref, done))
     await guest.stop_process(SAVED)
     guest.jobs.completed = done
+
+
+async def take_back(guest: Guest, data: Mapping[str, Any]) -> None:
+    """Let a guest go on whose daemon ended while it saved it.
+
+    `data` is that of the job. Nobody waits for the image any more; whole or not, a later start must
+    not take the guest back to this moment.
+
+    Raises: SternaError, OSError, TimeoutError.
+    """
+    if "part" not in data:
+        return  # it had not begun
+    _remove_images(guest, Path(data["part"]))
+    await outgoing.cancel(guest.live_or_refuse())
+    if data["ran"] and guest.state is State.PAUSED:
+        await guest.resume_cpus(RunningReason.SAVE_CANCELED)
+
+
+def _remove_images(guest: Guest, part: Path) -> None:
+    part.unlink(missing_ok=True)
+    if guest.has_managed_save:
+        remove_managed_image(guest)
 
 
 # -- taking it up again -------------------------------------------------------------------------

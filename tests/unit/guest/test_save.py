@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from sterna.errors import InternalError, OperationAborted, OperationFailed, OperationInvalid
+from sterna.errors import (
+    InternalError,
+    OperationAborted,
+    OperationFailed,
+    OperationInvalid,
+    SternaError,
+)
 from sterna.guest.events import GuestEvent, JobCompletedEvent, LifecycleEvent
 from sterna.guest.flags import SaveFlags, StartFlags
 from sterna.guest.jobstats import JobOperation, JobType
+from sterna.guest.recover import recover
+from sterna.guest.running import Running
 from sterna.guest.saveimage import look
 from sterna.guest.states import Lifecycle, RunningReason, ShutoffReason, State
 from support.fake_host import FakeHost, domain_xml, fake_host, until
@@ -152,3 +160,38 @@ async def test_whoever_hears_of_the_managed_save_finds_it(tmp_path: Path) -> Non
         await guest.managed_save()
         # A start at that moment must restore it, not boot anew.
         assert found == [True]
+
+
+@pytest.mark.parametrize("status", ["active", "completed"])
+async def test_a_daemon_that_ends_in_a_save_leaves_a_guest_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    async with fake_host(tmp_path) as first:
+        guest = await first.registry.define(domain_xml())
+        await guest.start()
+        prepared(first, None)
+        saving = asyncio.ensure_future(guest.managed_save())
+        await until(lambda: "migrate" in first.launcher.monitor.commands)
+    with pytest.raises(SternaError):
+        await saving
+    # Had it come as far as this, the image would be whole, and its QEMU not ended yet.
+    (tmp_path / "save" / "web.save").touch()
+    async with fake_host(tmp_path, before=first) as host:
+        connect = host.launcher.connect
+
+        async def sending(running: Running) -> FakeMonitor:
+            monitor = await connect(running)
+            monitor.replies["query-status"] = {"status": "paused", "running": False}
+            monitor.replies["query-migrate"] = {"status": status}
+            monitor.says["migrate_cancel"] = [("MIGRATION", {"status": "cancelled"})]
+            return monitor
+
+        monkeypatch.setattr(host.launcher, "connect", sending)
+        await recover(host.registry)
+        guest = host.registry.lookup_by_name("web")
+        await until(lambda: guest.state is State.RUNNING)
+        await until(lambda: guest.job is None)
+        assert guest.reason is RunningReason.SAVE_CANCELED
+        assert not guest.has_managed_save
+        assert list((tmp_path / "save").iterdir()) == []
+        await guest.destroy()
