@@ -57,7 +57,10 @@ def pin(running: Running, set_affinity: Callable[[int, Set[int]], None] | None =
 
 
 def _threads(pid: int) -> set[int]:
-    return {int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()}
+    try:
+        return {int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()}
+    except FileNotFoundError:
+        return set()  # it has just ended, and its end is told elsewhere
 
 
 def _bind(
