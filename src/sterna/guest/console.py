@@ -90,10 +90,11 @@ class Consoles:
 
         def forget() -> None:
             self._sessions.pop(key, None)
+            unwatch()
 
         session = Session(_descriptor(device), forget, on_taken)
         self._sessions[key] = session
-        running.when_stopped(lambda _ending: session.take())
+        unwatch = running.when_stopped(lambda _ending: session.take())
         return session
 
 

@@ -156,9 +156,18 @@ class Running:
         if self.process is not None:
             self.process.close()
 
-    def when_stopped(self, callback: Callable[[Ending], None]) -> None:
-        """Call it, synchronously, when this life is over and its state is set."""
+    def when_stopped(self, callback: Callable[[Ending], None]) -> Callable[[], None]:
+        """Call it, synchronously, when this life is over and its state is set.
+
+        Returns what takes it back; harmless when it is too late.
+        """
         self._when_stopped.append(callback)
+
+        def forget() -> None:
+            if callback in self._when_stopped:
+                self._when_stopped.remove(callback)
+
+        return forget
 
     def tell_stopped(self, ending: Ending) -> None:
         callbacks, self._when_stopped = self._when_stopped, []
