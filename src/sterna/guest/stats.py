@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
@@ -356,15 +357,20 @@ async def block_info(guest: Guest, path: str) -> BlockInfo:
 def _physical(path: Path) -> int:
     """The size of a file, or of a block device."""
     try:
-        with path.open("rb") as stream:
-            return stream.seek(0, os.SEEK_END)
+        # A pipe without a writer must not hold us.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.lseek(fd, 0, os.SEEK_END)
+        finally:
+            os.close(fd)
     except OSError as exc:
         raise InvalidArg(f"cannot stat file '{path}': {exc.strerror}") from exc
 
 
 def _sizes(path: Path, disk: Disk) -> BlockInfo:
     physical = _physical(path)
-    allocated = path.stat().st_blocks * 512
+    found = path.stat()
+    allocated = physical if stat.S_ISBLK(found.st_mode) else found.st_blocks * 512
     capacity = physical
     if disk.driver is not None and disk.driver.type == "qcow2":
         with path.open("rb") as stream:
@@ -372,4 +378,4 @@ def _sizes(path: Path, disk: Disk) -> BlockInfo:
         # QEMU's docs/interop/qcow2.txt: magic at 0, virtual size at 24, big-endian.
         if head[:4] == b"QFI\xfb":
             capacity = int.from_bytes(head[24:32], "big")
-    return BlockInfo(capacity, allocated or physical, physical)
+    return BlockInfo(capacity, allocated, physical)
