@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from support.fixtures import Hosts
 from support.processes import wait_for
 
 AUTH_LIST = struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0)
-STARTUP_S = 0.5
 IDLE_KIB = 60 * 1024
 
 
@@ -145,15 +143,10 @@ def test_an_ordinary_user_has_a_host_too(
 # -- life --------------------------------------------------------------------------------------
 
 
-def test_it_is_ready_soon_and_small(hosts: Hosts) -> None:
-    hosts.start("warm").stop()  # so that bytecode is compiled
-    started = time.monotonic()
+def test_it_is_small(hosts: Hosts) -> None:
     daemon = hosts.start("alpha")
-    took_s = time.monotonic() - started
     daemon.said("capabilities")
     assert rss_kib(daemon.pid) <= IDLE_KIB
-    # Two cores shared with other tests: the promise itself is measured by the benchmark.
-    assert took_s <= STARTUP_S * 4
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
