@@ -11,14 +11,14 @@ from uuid import UUID
 
 from sterna.guest.actor import Guest
 from sterna.guest.flags import StartFlags
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import Request
 from sterna.migration.service import Begun, Finished, Host, Migrations, Prepared
+from sterna.rpc.enums import MigrateFlag
 from support.fake_host import FakeHost, domain_xml, fake_host, until
 from support.fake_qemu import FakeMonitor
 from support.links import FakeLink
 
-F = MigrateFlags
+F = MigrateFlag
 LIVE = F.LIVE | F.CHANGE_PROTECTION
 GUEST = UUID("11111111-2222-3333-4444-555555555555")
 PARAMETERS = {"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26}
@@ -53,22 +53,22 @@ class Pair:
     def receiver(self) -> FakeMonitor:
         return self.destination.launcher.monitor
 
-    def request(self, flags: MigrateFlags = LIVE, **more: object) -> Request:
+    def request(self, flags: MigrateFlag = LIVE, **more: object) -> Request:
         return Request(flags, migrate_uri=self.data, name="web", **more)  # type: ignore[arg-type]  # fields by name
 
-    async def begin(self, flags: MigrateFlags = LIVE) -> Begun:
+    async def begin(self, flags: MigrateFlag = LIVE) -> Begun:
         return await self.here.begin(self.guest, self.to_source, self.request(flags))
 
-    async def prepare(self, begun: Begun, flags: MigrateFlags = LIVE) -> Prepared:
+    async def prepare(self, begun: Begun, flags: MigrateFlag = LIVE) -> Prepared:
         request = self.request(flags)
         return await self.there.prepare(self.to_destination, request, begun.xml, begun.cookie)
 
-    async def perform(self, prepared: Prepared, flags: MigrateFlags = LIVE) -> bytes:
+    async def perform(self, prepared: Prepared, flags: MigrateFlag = LIVE) -> bytes:
         request = self.request(flags)
         return await self.here.perform(self.guest, self.to_source, request, prepared.cookie)
 
     async def finish(
-        self, cookie: bytes, flags: MigrateFlags = LIVE, *, cancelled: bool = False
+        self, cookie: bytes, flags: MigrateFlag = LIVE, *, cancelled: bool = False
     ) -> Finished:
         request = self.request(flags)
         return await self.there.finish(self.to_destination, request, cookie, cancelled=cancelled)
@@ -76,7 +76,7 @@ class Pair:
     async def confirm(self, cookie: bytes, *, cancelled: bool = False) -> None:
         await self.here.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
 
-    async def performed(self, flags: MigrateFlags = LIVE) -> bytes:
+    async def performed(self, flags: MigrateFlag = LIVE) -> bytes:
         """Begin, Prepare and Perform have gone well."""
         prepared = await self.prepare(await self.begin(flags), flags)
         return await self.perform(prepared, flags)

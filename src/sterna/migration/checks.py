@@ -17,7 +17,7 @@ from sterna.guest.running import Running
 from sterna.guest.states import PausedReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import qmp
-from sterna.migration.flags import MigrateFlags
+from sterna.rpc.enums import MigrateFlag
 
 SHARED_FILE_SYSTEMS: Final = frozenset(
     {
@@ -59,7 +59,7 @@ def check_free(guest: Guest) -> Running:
     return running
 
 
-async def check_movable(guest: Guest, running: Running, flags: MigrateFlags) -> None:
+async def check_movable(guest: Guest, running: Running, flags: MigrateFlag) -> None:
     """Refuse what QEMU, or the guest's state, keeps here.
 
     Raises: OperationInvalid (55); QmpError, MonitorGone, MonitorTimeout.
@@ -68,7 +68,7 @@ async def check_movable(guest: Guest, running: Running, flags: MigrateFlags) -> 
     if reasons:
         raise OperationInvalid(f"cannot migrate domain: {'; '.join(reasons)}")
     broken = guest.state is State.PAUSED and guest.reason is PausedReason.IOERROR
-    if MigrateFlags.ABORT_ON_ERROR in flags and broken:
+    if MigrateFlag.ABORT_ON_ERROR in flags and broken:
         raise OperationInvalid("cannot migrate domain with I/O error")
     if running.definition.devices.disks and await running.qemu.execute(
         "query-block-jobs", timeout_s=MONITOR_S

@@ -5,7 +5,6 @@ Numbers and the texts of refusals are those of libvirt 9.0 (observed), since cli
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import Final
 
 from sterna.errors import (
@@ -16,33 +15,9 @@ from sterna.errors import (
     OperationUnsupported,
     SternaError,
 )
+from sterna.rpc.enums import MigrateFlag
 
-
-class MigrateFlags(IntFlag):
-    LIVE = 1
-    PEER2PEER = 2
-    TUNNELLED = 4
-    PERSIST_DEST = 8
-    UNDEFINE_SOURCE = 16
-    PAUSED = 32
-    NON_SHARED_DISK = 64
-    NON_SHARED_INC = 128
-    CHANGE_PROTECTION = 256
-    UNSAFE = 512
-    OFFLINE = 1024
-    COMPRESSED = 2048
-    ABORT_ON_ERROR = 4096
-    AUTO_CONVERGE = 8192
-    RDMA_PIN_ALL = 16384
-    POSTCOPY = 32768
-    TLS = 65536
-    PARALLEL = 131072
-    NON_SHARED_SYNCHRONOUS_WRITES = 262144
-    POSTCOPY_RESUME = 524288
-    ZEROCOPY = 1048576
-
-
-F = MigrateFlags
+F = MigrateFlag
 KNOWN: Final = F((1 << 21) - 1)
 COPIES_STORAGE: Final = F.NON_SHARED_DISK | F.NON_SHARED_INC
 
@@ -58,7 +33,7 @@ _NOT_SERVED: Final = (
 )
 
 
-def checked(bits: int, function: str) -> MigrateFlags:
+def checked(bits: int, function: str) -> MigrateFlag:
     """The flags of a call, if they make sense together and can be served.
 
     Raises:
@@ -77,7 +52,7 @@ def checked(bits: int, function: str) -> MigrateFlags:
     return flags
 
 
-def _refusal(flags: MigrateFlags) -> SternaError | None:
+def _refusal(flags: MigrateFlag) -> SternaError | None:
     if F.TUNNELLED in flags and F.PEER2PEER not in flags:
         return InvalidArg("cannot perform tunnelled migration without using peer2peer flag")
     for one, other in _EXCLUSIVE:
@@ -97,7 +72,7 @@ def _refusal(flags: MigrateFlags) -> SternaError | None:
     return _offline_refusal(flags) if F.OFFLINE in flags else None
 
 
-def _offline_refusal(flags: MigrateFlags) -> SternaError | None:
+def _offline_refusal(flags: MigrateFlag) -> SternaError | None:
     if flags & COPIES_STORAGE:
         return OperationInvalid("offline migration cannot handle non-shared storage")
     if F.PERSIST_DEST not in flags:

@@ -36,10 +36,10 @@ from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import Request
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
+from sterna.rpc.enums import MigrateFlag
 from sterna.store.errors import StoreFailed
 from sterna.store.ports import Verdict
 
@@ -113,12 +113,12 @@ class Incoming(DestinationDriver):
         self._unsubscribe: Callable[[], None] = lambda: None
         # What a later daemon needs if this one dies after the decision.
         job.data["migration"] = id
-        job.data["persist"] = MigrateFlags.PERSIST_DEST in request.flags
+        job.data["persist"] = MigrateFlag.PERSIST_DEST in request.flags
 
     @classmethod
     def committed(cls, guest: Guest, job: Job) -> Self:
         """One that an earlier daemon committed; `go_on` does the rest."""
-        persist = MigrateFlags.PERSIST_DEST if job.data["persist"] else MigrateFlags(0)
+        persist = MigrateFlag.PERSIST_DEST if job.data["persist"] else MigrateFlag(0)
         incoming = cls(
             job.data["migration"],
             guest,
@@ -142,7 +142,7 @@ class Incoming(DestinationDriver):
     async def prepare(self, link: ClientLink) -> None:
         """Launch and listen. Raises: SternaError, why not; nothing is left then."""
         call, answer = self.new_call()
-        persist = MigrateFlags.PERSIST_DEST in self.request.flags
+        persist = MigrateFlag.PERSIST_DEST in self.request.flags
         number = self.number_of(link)
         self.begin(*destination.begin(self.guest.name, call, number, persist=persist))
         await answer

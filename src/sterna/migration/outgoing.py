@@ -26,10 +26,10 @@ from sterna.migration.core import source
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import Proof, QmpOp, Status
 from sterna.migration.driver import Driver, outcome
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import MIB, Request
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
+from sterna.rpc.enums import MigrateFlag
 from sterna.store.errors import StoreFailed
 
 log = logging.getLogger("sterna.migration.source")
@@ -95,7 +95,7 @@ class Outgoing(SourceDriver):
         Raises: SternaError if QEMU does not answer.
         """
         running, data = guest.live_or_refuse(), job.data
-        undefines = MigrateFlags.UNDEFINE_SOURCE if data.get("undefine") else MigrateFlags(0)
+        undefines = MigrateFlag.UNDEFINE_SOURCE if data.get("undefine") else MigrateFlag(0)
         outgoing = cls(str(data["migration"]), guest, running, job, Request(undefines))
         outgoing._originals = dict(data.get("parameters", {}))
         reply = await qmp.query(running.qemu)
@@ -119,7 +119,7 @@ class Outgoing(SourceDriver):
 
     def start(self, link: ClientLink, *, running: bool) -> None:
         """Begin: watch the connection, hold the job."""
-        live = MigrateFlags.LIVE in self.request.flags
+        live = MigrateFlag.LIVE in self.request.flags
         number = self.number_of(link)
         self._remember(shall_run=running)
         self.begin(*source.begin(self.guest.name, number, live=live, running=running))
@@ -131,7 +131,7 @@ class Outgoing(SourceDriver):
         if self.state.phase is source.Phase.BEGUN and self.state.link == number:
             # Any other call is about to be refused, and must not change what runs.
             self.request, self.way = request, way
-            self._remember(undefine=MigrateFlags.UNDEFINE_SOURCE in request.flags)
+            self._remember(undefine=MigrateFlag.UNDEFINE_SOURCE in request.flags)
         self.post(on.PerformCalled(call, number))
         await answer
 
@@ -184,7 +184,7 @@ class Outgoing(SourceDriver):
             self.stopped_ms = 0
             self.post(on.CpusStarted())
         elif event.name == "BLOCK_IO_ERROR" and event.data.get("action") == "stop":
-            if MigrateFlags.ABORT_ON_ERROR in self.request.flags:
+            if MigrateFlag.ABORT_ON_ERROR in self.request.flags:
                 self.post(on.GuestBroke("job 'migration out' failed due to I/O error"))
         elif event.name == "MIGRATION":
             status = _STATUSES.get(event.data.get("status", ""))
@@ -272,7 +272,7 @@ class Outgoing(SourceDriver):
         self.ended(self)
 
     def _undefine(self) -> None:
-        if MigrateFlags.UNDEFINE_SOURCE not in self.request.flags or not self.guest.persistent:
+        if MigrateFlag.UNDEFINE_SOURCE not in self.request.flags or not self.guest.persistent:
             return
         self.guest.definition = None
         self.guest.autostart = False
@@ -335,7 +335,7 @@ class Outgoing(SourceDriver):
         self._remember(parameters=self._originals)
         self._have = await qmp.supported_capabilities(qemu)
         wanted = {"pause-before-switchover", "return-path", *request.capabilities}
-        if MigrateFlags.AUTO_CONVERGE in request.flags:
+        if MigrateFlag.AUTO_CONVERGE in request.flags:
             wanted.add("auto-converge")
         await qmp.set_capabilities(qemu, self._have, wanted)
         await qmp.set_parameters(

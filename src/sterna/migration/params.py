@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sterna.errors import InvalidArg, OperationUnsupported, Overflow
-from sterna.migration.flags import MigrateFlags, checked
+from sterna.migration.flags import checked
+from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
 from sterna.rpc.typed_params import ParamType
 
@@ -66,7 +67,7 @@ class Request:
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
     """
 
-    flags: MigrateFlags
+    flags: MigrateFlag
     migrate_uri: str | None = None
     name: str | None = None
     xml: str | None = None
@@ -168,7 +169,7 @@ def _check_type(param: TypedParam) -> None:
         )
 
 
-def _compression(flags: MigrateFlags, methods: Iterable[str]) -> frozenset[str]:
+def _compression(flags: MigrateFlag, methods: Iterable[str]) -> frozenset[str]:
     found: set[str] = set()
     for method in methods:
         if method not in ("xbzrle", "mt"):
@@ -176,13 +177,13 @@ def _compression(flags: MigrateFlags, methods: Iterable[str]) -> frozenset[str]:
         if method in found:
             raise InvalidArg(f"Compression method '{method}' is specified twice")
         found.add(method)
-    if MigrateFlags.COMPRESSED in flags and not found:
+    if MigrateFlag.COMPRESSED in flags and not found:
         found.add("xbzrle")
     return frozenset(found)
 
 
 def _tuning(
-    flags: MigrateFlags, compression: frozenset[str], values: dict[str, Any], *, at_source: bool
+    flags: MigrateFlag, compression: frozenset[str], values: dict[str, Any], *, at_source: bool
 ) -> dict[str, tuple[int, bool]]:
     found: dict[str, tuple[int, bool]] = {}
     for name, (qemu_name, both) in _TUNING.items():
@@ -192,7 +193,7 @@ def _tuning(
             raise InvalidArg("Turn multithread compression on to tune it")
         if name.startswith("compression.xbzrle.") and "xbzrle" not in compression:
             raise InvalidArg("Turn xbzrle compression on to tune it")
-        converges = MigrateFlags.AUTO_CONVERGE in flags or not at_source
+        converges = MigrateFlag.AUTO_CONVERGE in flags or not at_source
         if name.startswith("auto_converge.") and not converges:
             raise InvalidArg("Turn auto convergence on to tune it")
         found[qemu_name] = (values[name], both)

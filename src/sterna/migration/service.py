@@ -38,10 +38,10 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core import events as on
 from sterna.migration.core import source
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.incoming import Incoming, Listening
 from sterna.migration.outgoing import Outgoing, Way, bandwidth_bps
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
+from sterna.rpc.enums import MigrateFlag
 
 __all__ = ["Begun", "Finished", "Host", "Migrations", "Prepared"]
 
@@ -75,12 +75,12 @@ class Migrations:
         running = checks.check_free(guest)
         await checks.check_movable(guest, running, request.flags)
         live = running.definition
-        if MigrateFlags.UNSAFE not in request.flags:
+        if MigrateFlag.UNSAFE not in request.flags:
             checks.check_safe(live)
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
         id = str(uuid.uuid4())
-        if MigrateFlags.CHANGE_PROTECTION in request.flags:
+        if MigrateFlag.CHANGE_PROTECTION in request.flags:
             # Last: nobody would give the job back if anything failed from here on. (L7)
             outgoing = await self._hold(guest, link, request, id, api=BEGIN_API)
             log.info("migration.begin mig=%s guest=%s", outgoing.id, guest.name)
@@ -298,7 +298,7 @@ class Migrations:
             link,
             cancelled=cancelled,
             permitted=incoming.foreign or (own is not None and own.sent),
-            paused=MigrateFlags.PAUSED in request.flags or (own is not None and own.paused),
+            paused=MigrateFlag.PAUSED in request.flags or (own is not None and own.paused),
         )
         return self._finished(
             incoming.guest,
@@ -422,7 +422,7 @@ class Migrations:
     async def _sent_cookie(self, guest: Guest, outgoing: Outgoing) -> Cookie:
         with contextlib.suppress(SternaError):
             await outgoing.refresh()
-        persists = MigrateFlags.PERSIST_DEST in outgoing.request.flags
+        persists = MigrateFlag.PERSIST_DEST in outgoing.request.flags
         return replace(
             self._basic_cookie(guest.name, guest.uuid, outgoing.id),
             features=("persistent",) if persists else (),
@@ -439,7 +439,7 @@ class Migrations:
         if request.migrate_uri is None:
             raise InternalError("missing migration URI")
         target = uri.parse(request.migrate_uri)
-        if outgoing is None and MigrateFlags.CHANGE_PROTECTION in request.flags:
+        if outgoing is None and MigrateFlag.CHANGE_PROTECTION in request.flags:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
         check_guest(cookie, guest.name, guest.uuid)
         if outgoing is not None and cookie.own is not None and cookie.own.id != outgoing.id:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sterna.errors import SternaError
-from sterna.migration.flags import MigrateFlags, checked
+from sterna.migration.flags import checked
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request, from_plain, from_typed
+from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
 from sterna.rpc.typed_params import ParamType
 
-F = MigrateFlags
+F = MigrateFlag
 
 
 def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:

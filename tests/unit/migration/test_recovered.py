@@ -16,9 +16,9 @@ from sterna.guest.actor import Guest
 from sterna.guest.recover import recover
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.migration.cookie import Cookie, Own, format_cookie
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import Request
 from sterna.migration.service import Host, Migrations
+from sterna.rpc.enums import MigrateFlag
 from support.fake_host import FakeHost, domain_xml, fake_host, until
 from support.fake_qemu import FakeMonitor
 from support.links import FakeLink
@@ -62,7 +62,7 @@ def teach(host: FakeHost) -> None:
 @contextlib.asynccontextmanager
 async def restarted(
     root: Path,
-    flags: MigrateFlags = MigrateFlags.LIVE,
+    flags: MigrateFlag = MigrateFlag.LIVE,
     *,
     finish: bool = True,
     gone: bool = False,
@@ -131,14 +131,14 @@ async def test_committed_it_is_let_run(tmp_path: Path) -> None:
 
 
 async def test_committed_to_be_paused_it_stays_so(tmp_path: Path) -> None:
-    async with restarted(tmp_path, MigrateFlags.PAUSED) as it:
+    async with restarted(tmp_path, MigrateFlag.PAUSED) as it:
         await until(lambda: it.guest.job is None)
         assert (it.guest.state, it.guest.reason) == (State.PAUSED, PausedReason.USER)
         assert "cont" not in it.monitor.commands
 
 
 async def test_committed_to_be_kept_it_is_written_down(tmp_path: Path) -> None:
-    async with restarted(tmp_path, MigrateFlags.PERSIST_DEST) as it:
+    async with restarted(tmp_path, MigrateFlag.PERSIST_DEST) as it:
         await until(lambda: it.guest.job is None)
         assert it.guest.persistent
         assert [row.name for row in await it.host.store.definitions()] == ["web"]

@@ -19,14 +19,14 @@ from sterna.errors import (
 from sterna.guest.events import JobCompletedEvent
 from sterna.guest.jobstats import JobOperation
 from sterna.guest.states import PausedReason, RunningReason, State
-from sterna.migration.flags import MigrateFlags
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
 from sterna.qemu.qmp_errors import QmpError
+from sterna.rpc.enums import MigrateFlag
 from support.fake_host import domain_xml, until
 from support.links import FakeLink
 from support.moving_pair import GUEST, LIVE, pair
 
-F = MigrateFlags
+F = MigrateFlag
 
 
 async def test_a_guest_moves(tmp_path: Path) -> None:
