@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from sterna.errors import ErrorDomain, InternalError, NoConnect
 from sterna.rpc.asyncio_shell import Call
+from sterna.rpc.enums import Feature
 from sterna.rpc.msg_connect import (
     AuthListRet,
     ConnectGetHostnameRet,
@@ -39,8 +40,12 @@ _DRIVER = "qemu"
 _SECONDARY = frozenset({"network", "storage", "nodedev", "secret", "interface", "nwfilter"})
 """Schemes of the other daemons of a modular host: opened by clients that only want those."""
 
-FEATURE_KEEPALIVE = 10
-_FEATURES = frozenset({4, 6, 7, 8, 9, FEATURE_KEEPALIVE, 11, 12, 13, 14, 15, 16})
+_FEATURES = frozenset(Feature) - {
+    Feature.MIGRATION_V1,
+    Feature.REMOTE,
+    Feature.MIGRATION_V2,
+    Feature.MIGRATION_DIRECT,
+}
 """Numbers answered with 1. Migrations of version 1 and 2 (1, 3) and 5 are not spoken here: every
 client that could ask for them finds 6 and 13 first."""
 
@@ -108,7 +113,7 @@ def connect_close(session: Session, call: Call) -> None:
 def connect_supports_feature(
     session: Session, args: ConnectSupportsFeatureArgs
 ) -> ConnectSupportsFeatureRet:
-    if args.feature == FEATURE_KEEPALIVE:
+    if args.feature == Feature.PROGRAM_KEEPALIVE:
         settings = session.context.settings
         session.connection.start_keepalive(settings.keepalive_interval_s, settings.keepalive_count)
     elif session.uri is None:
