@@ -18,7 +18,6 @@ or `sterna.client.errors.ConnectionFailed` when the host cannot be reached or we
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -35,6 +34,7 @@ from sterna.rpc.calls import Procedure
 from sterna.rpc.errors import ConnectionLost
 from sterna.rpc.msg_connect import ConnectSupportsFeatureArgs
 from sterna.rpc.msg_domain import DomainCreateXmlArgs, DomainDefineXmlFlagsArgs
+from sterna.together import together
 from sterna.xdr.message import Message
 
 LIST_ACTIVE, LIST_INACTIVE = 1, 2
@@ -143,9 +143,8 @@ class Host:
     async def infos(self, *, inactive: bool = True) -> list[GuestInfo]:
         """What each guest is and does now; asked for all at once."""
         guests = await self.guests(inactive=inactive)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(guest.info_or_none()) for guest in guests]
-        return [info for task in tasks if (info := task.result()) is not None]
+        infos = await together(*(guest.info_or_none() for guest in guests))
+        return [info for info in infos if info is not None]
 
     async def define(self, xml: str, *, validate: bool = False) -> Guest:
         """Keeps a definition, new or in place of the one with its name and UUID."""
