@@ -151,14 +151,14 @@ def test_killed_at_a_moment(
     source, destination = pair.source, pair.destination
     source.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks(5)
-    first, decided = guardian(destination), moment in ("committed", "running")
+    # Held from here on: it may be gone before we look for it again.
+    watched, decided = Watched(guardian(destination)), moment in ("committed", "running")
     rule = lose_confirm if decided else None
     with (
         Proxy(source.root.with_name("p.sock"), source.socket, rule) as proxy,
         start_virsh(proxy.uri, *migrate_words(destination)),
     ):
         wait_for(lambda: not destination.alive, "its death")
-        watched = Watched(first)
         watched.wait_gone(5)
         watched.close()
         wait_for(lambda: len(destination.qemus()) == decided, "one QEMU there, or none")

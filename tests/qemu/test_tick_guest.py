@@ -99,10 +99,10 @@ def test_it_moves_with_one_history(tick_elf: Path, serial_tap: SerialTap) -> Non
 SLOW = 8 << 20  # bytes a second: the migration takes several passes
 
 
-@pytest.mark.parametrize("flushes_tlb", [True, False])
-def test_it_moves_in_many_passes(tick_elf: Path, serial_tap: SerialTap, flushes_tlb: bool) -> None:
-    """Why the guest empties its TLB: QEMU 7.2's TCG loses pages that are written all the time."""
-    parameters = TickParameters(region_mib=16, dirty_mib_s=2, flushes_tlb=flushes_tlb)
+def test_it_moves_in_many_passes(tick_elf: Path, serial_tap: SerialTap) -> None:
+    """QEMU 7.2's TCG loses pages that are written all the time; the guest empties its TLB, so that
+    it is not QEMU that we test."""
+    parameters = TickParameters(region_mib=16, dirty_mib_s=2, flushes_tlb=True)
     arguments = tick_arguments(tick_elf, parameters, serial_tap.path)
     with (
         BareQemu(arguments) as source,
@@ -113,10 +113,7 @@ def test_it_moves_in_many_passes(tick_elf: Path, serial_tap: SerialTap, flushes_
         history = serial_tap.wait_verified(time.monotonic_ns())
         passes = source.qmp.execute("query-migrate")["ram"]["dirty-sync-count"]
     assert passes > 2
-    if flushes_tlb:
-        history.check_one_history()
-    elif not history.faults:
-        pytest.skip("this QEMU does not lose them")
+    history.check_one_history()
 
 
 def test_two_running_copies_are_two_histories(tick_elf: Path, serial_tap: SerialTap) -> None:
