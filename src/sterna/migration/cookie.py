@@ -26,6 +26,8 @@ from sterna.guest.jobstats import JobOperation, JobStats, JobType
 
 COOKIE_BYTES_MAX: Final = 4 * 1024 * 1024
 """The protocol's own limit for a cookie."""
+EPOCH_DIGITS_MAX: Final = 18
+"""An epoch fits a signed 64-bit integer of the store's."""
 
 
 class Step(Enum):
@@ -77,12 +79,23 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Sterna's element."""
+    """Sterna's element.
+
+    Attributes:
+        id: the migration's.
+        sent: the source has given the guest away.
+        paused: somebody paused it meanwhile.
+        decision: what the destination decided.
+        epoch: the guest's at the sender; 0 where it knows none.
+        asks: where the destination answers what it decided, `tcp://HOST:PORT`.
+    """
 
     id: str
     sent: bool = False
     paused: bool = False
     decision: str | None = None
+    epoch: int = 0
+    asks: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,8 @@ def _own(own: Own) -> str:
     words += ["sent='yes'"] if own.sent else []
     words += ["paused='yes'"] if own.paused else []
     words += [f"decision={quoteattr(own.decision)}"] if own.decision is not None else []
+    words += [f"epoch='{own.epoch}'"] if own.epoch else []
+    words += [f"asks={quoteattr(own.asks)}"] if own.asks is not None else []
     return f"<sterna {' '.join(words)}/>"
 
 
@@ -284,9 +299,17 @@ def _read_own(root: etree._Element) -> Own | None:
         canonical = False
     if not canonical:
         raise InternalError("malformed sterna element in migration data")
-    decision = found.get("decision")
-    sent, paused = found.get("sent") == "yes", found.get("paused") == "yes"
-    return Own(id, sent=sent, paused=paused, decision=decision)
+    epoch = found.get("epoch", "0")
+    if not (epoch.isascii() and epoch.isdecimal() and len(epoch) <= EPOCH_DIGITS_MAX):
+        raise InternalError("malformed sterna element in migration data")
+    return Own(
+        id,
+        sent=found.get("sent") == "yes",
+        paused=found.get("paused") == "yes",
+        decision=found.get("decision"),
+        epoch=int(epoch),
+        asks=found.get("asks"),
+    )
 
 
 _TIMES: Final = frozenset(field.name for field in fields(Times))

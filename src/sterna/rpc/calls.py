@@ -31,6 +31,8 @@ from sterna.xdr.message import Message
 REMOTE_PROGRAM = 0x20008086
 QEMU_PROGRAM = 0x20008087
 KEEPALIVE_PROGRAM = 0x6B656570
+STERNA_PROGRAM = 0x53746572
+"""Our own: "Ster". Other daemons refuse it as they refuse any program they do not know."""
 PROTOCOL_VERSION = 1
 
 QEMU_ROWS = """
@@ -42,6 +44,16 @@ QEMU_ROWS = """
 5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER A- high ro
 6 DOMAIN_MONITOR_EVENT event
 7 DOMAIN_MONITOR_COMMAND_WITH_FILES AR low rw fds:both
+"""
+
+STERNA_ROWS = """
+[decision]
+1 MIGRATION_DECIDE AR high rw
+2 GUEST_CLAIM AR high rw
+[story]
+3 GUEST_HISTORY AR high ro
+4 GUEST_EVIDENCE AR low ro
+5 GUEST_RECONCILE AR low rw
 """
 
 _ACRONYMS = {
@@ -158,8 +170,9 @@ PROCEDURES = tuple(
     _read(REMOTE_PROGRAM, table_host.ROWS)
     + _read(REMOTE_PROGRAM, table_domain.ROWS)
     + _read(QEMU_PROGRAM, QEMU_ROWS)
+    + _read(STERNA_PROGRAM, STERNA_ROWS)
 )
-PROGRAMS = frozenset({REMOTE_PROGRAM, QEMU_PROGRAM})
+PROGRAMS = frozenset({REMOTE_PROGRAM, QEMU_PROGRAM, STERNA_PROGRAM})
 BY_NAME = {procedure.name: procedure for procedure in PROCEDURES}
 BY_NUMBER = {(procedure.program, procedure.number): procedure for procedure in PROCEDURES}
 

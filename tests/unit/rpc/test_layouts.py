@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 
-from sterna.rpc import msg_common
-from sterna.rpc.calls import PROCEDURES, QEMU_PROGRAM, REMOTE_PROGRAM, by_number
+from sterna.rpc import msg_common, msg_story
+from sterna.rpc.calls import (
+    PROCEDURES,
+    QEMU_PROGRAM,
+    REMOTE_PROGRAM,
+    STERNA_PROGRAM,
+    by_number,
+)
 from sterna.xdr.compile import ListOf, Optional_, field_kinds
 from sterna.xdr.message import Message
 from sterna.xdr.wire import Chars, Fixed, Narrow, Opaque, Scalar, String
@@ -36,6 +42,8 @@ OBJECTS = {
     "statsrec": "StatsRecord", "fsinfo": "FsInfo", "domiface": "DomainInterface",
 }  # fmt: skip
 
+PROGRAM_NUMBERS = {"remote": REMOTE_PROGRAM, "qemu": QEMU_PROGRAM, "sterna": STERNA_PROGRAM}
+
 KINDS: dict[str, Any] = {
     "i32": Scalar("i"), "u32": Scalar("I"), "i64": Scalar("q"), "u64": Scalar("Q"),
     "f64": Scalar("d"), "str": String(), "uuid": Fixed(16),
@@ -56,6 +64,8 @@ def kind_of(text: str) -> Any:
         if base == "i8":
             return Chars(size, exact=count.startswith("="))
         return ListOf(kind_of(base), size)
+    if text == "happening":
+        return msg_story.HistoryRecord
     return KINDS[text] if text in KINDS else getattr(msg_common, OBJECTS[text])
 
 
@@ -76,7 +86,7 @@ def check(cls: type[Message] | None, layout: str) -> None:
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split()[2])
 def test_layout(line: str) -> None:
     program, number, name, layout = line.split(" ", 3)
-    found = by_number(QEMU_PROGRAM if program == "qemu" else REMOTE_PROGRAM, int(number))
+    found = by_number(PROGRAM_NUMBERS[program], int(number))
     assert found is not None
     assert found.name == name
     if found.is_event:

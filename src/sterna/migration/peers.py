@@ -1,0 +1,60 @@
+"""How a source asks its destination "what did you decide?" (L5): the port, and its words.
+
+The server fills it: a call of Sterna's own program over a connection of its own, so that the
+question needs no controller. The design is in docs/explanation/asking.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from sterna.store.ports import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, of whom.
+
+    Attributes:
+        migration: its id.
+        guest: the guest's uuid.
+        host: uuid of the host that decides. Another one must not answer: it knows nothing, and
+            its "aborted" would be a lie.
+        places: where that host answers, `tcp://HOST:PORT`; tried in order.
+    """
+
+    migration: str
+    guest: UUID
+    host: UUID
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The destination's word. `epoch` is the guest's there, `hostname` the host's own name."""
+
+    verdict: Verdict
+    epoch: int
+    hostname: str
+
+
+class NoAnswer(Exception):
+    """Nobody who could know has answered; the text says why, for people. Nothing is known (L5)."""
+
+
+class Peers(Protocol):
+    """The other hosts, as migrations see them."""
+
+    async def ask(self, question: Question) -> Decided:
+        """The decision on a migration; to ask makes one, if there was none (L4). Idempotent.
+
+        One attempt at each place, bounded in time.
+
+        Raises: NoAnswer.
+        """
+
+    async def own_place(self) -> str | None:
+        """Where this host answers such questions, `tcp://HOST:PORT`; from then on it does, also
+        after a restart. None if it cannot listen."""
