@@ -8,28 +8,19 @@ from sterna.migration.core.records import Record
 
 
 def never_two(w: World) -> str | None:
-    """L1, but for the one hole of this stage: a controller that lies about `cancelled` (W1)."""
-    if w.qs.cpus and w.qd.cpus and not w.deceived:
-        return "L1: two guests run"
-    return None
-
-
-def never_two_whatever_is_said(w: World) -> str | None:
-    """L1 with no excuse: what asking the destination will bring."""
+    """L1, whatever anybody says."""
     return "L1: two guests run" if w.qs.cpus and w.qd.cpus else None
 
 
 def never_none(w: World, settled: bool) -> str | None:
-    """L2: it runs somewhere, unless its QEMU died, a user paused it, or the source is in doubt."""
-    if not settled or w.excuses or w.deceived:
+    """L2: it runs somewhere, unless its QEMU died or a user paused it."""
+    if not settled or w.excuses:
         return None
     if w.qd.life == "dead" and w.d_store is Record.COMMITTED:
         return None  # it was the destination's, and died there like any guest's QEMU
     running = w.qs.cpus + w.qd.cpus
     if w.paused:
         return "I19: a user's pause is forgotten" if running else None
-    if w.source.phase is source.Phase.IN_DOUBT:
-        return None  # held until the destination is asked; a person sees it
     return None if running else "L2: the guest runs nowhere"
 
 
@@ -47,14 +38,13 @@ def no_orphans(w: World, settled: bool) -> str | None:
 
 
 def every_job_ends(w: World, settled: bool) -> str | None:
-    """L7 and I17: nobody waits for ever, and a job outlives nobody but doubt."""
+    """L7 and I17: nobody waits for ever, and a job outlives nobody."""
     if not settled:
         return None
     if w.owed:
         return f"L7: {min(w.owed)} is never answered"
-    doubt = w.source.phase is source.Phase.IN_DOUBT
     hung = w.qs.hung or w.qd.hung
-    if w.source.phase is not source.Phase.ENDED and not doubt and not hung:
+    if w.source.phase is not source.Phase.ENDED and not hung:
         return f"L7: the source's job stays, {w.source.phase.value}"
     if w.dest is not None and w.dest.phase is not destination.Phase.ENDED and not hung:
         return f"L7: the destination's job stays, {w.dest.phase.value}"

@@ -23,6 +23,7 @@ from model.world import (
     dest_qemu_ends,
     dest_qemu_runs,
     link_of,
+    question_arrives,
     run_dest,
     run_source,
     source_qemu_ends,
@@ -60,6 +61,7 @@ def moves(w: World) -> Iterator[Move]:
 
 def _by_themselves(w: World) -> Iterator[Move]:
     yield from _network(w)
+    yield from _question(w)
     yield from _source_side(w)
     yield from _dest_side(w)
     yield from _data(w)
@@ -80,6 +82,17 @@ def _network(w: World) -> Iterator[Move]:
         yield "source sees its connection end", _told_source(w)
     if w.cd.state != "open" and not w.cd.told:
         yield "destination sees its connection end", _told_dest(w)
+
+
+def _question(w: World) -> Iterator[Move]:
+    """The source's question has a connection of its own."""
+    if w.question == "way":
+        yield "the question arrives", question_arrives(w._replace(question="there"))
+    if w.late:
+        yield "a late question arrives", question_arrives(w._replace(late=False))
+    if w.question not in ("", "way", "there"):
+        event = on.Told(Record(w.question))
+        yield f"the source is told {w.question}", at_source(w._replace(question=""), event)
 
 
 def _source_side(w: World) -> Iterator[Move]:
@@ -253,6 +266,8 @@ def _faults(w: World) -> Iterator[Move]:
         yield from _break(spent, "closed", "is cut")
     if "silence" in kinds:
         yield from _break(spent, "silent", "falls silent")
+    if w.question and kinds & {"cut", "silence"}:
+        yield from _question_faults(w, spent)
     if "die" in kinds and w.c != "gone":
         yield "!controller is killed", _controller_exits(spent, "closed")
         yield "!controller's host vanishes", _controller_exits(spent, "silent")
@@ -265,6 +280,15 @@ def _faults(w: World) -> Iterator[Move]:
         failed = spent._replace(d_ops=w.d_ops - {("launch", None)})
         failed = failed._replace(qd=w.qd._replace(life="dead"))
         yield "!the launch fails", at_dest(failed, on.LaunchFailed("no"))
+
+
+def _question_faults(w: World, spent: World) -> Iterator[Move]:
+    """It does not get there, or its answer does not get back, or not in time."""
+    untold = on.Untold("no answer")
+    yield "!the question or its answer is lost", at_source(spent._replace(question=""), untold)
+    if w.question == "way":
+        late = spent._replace(question="", late=True)
+        yield "!the question is late, nobody waits for it", at_source(late, untold)
 
 
 def _break(w: World, how: str, word: str) -> Iterator[Move]:
@@ -372,6 +396,8 @@ def _source_restarts(w: World) -> World:
         s_ops=frozenset(),
         s_timers=frozenset(),
         s_watch=frozenset(),
+        question="",
+        late=w.late or w.question == "way",
     )
     if not w.qs.alive:
         return w._replace(source=dataclasses.replace(w.source, phase=source.Phase.ENDED))
@@ -382,6 +408,7 @@ def _source_restarts(w: World) -> World:
         STATUS.get(w.qs.status),
         shall_run=not w.paused,
         stopped=not w.qs.cpus,
+        asks=w.asks and Record.PERFORMING in w.s_store,
     )
     return run_source(w._replace(source=state), effects)
 
@@ -399,6 +426,9 @@ def _dest_restarts(w: World) -> World:
         d_timers=frozenset(),
         d_watch=frozenset(),
     )
+    if w.question in ("way", "there"):
+        # The connection it came over ended with the daemon.
+        w = at_source(w._replace(question=""), on.Untold("connection lost"))
     # Asking for the decision makes one (L4).
     w = w._replace(d_store=w.d_store or Record.ABORTED)
     over = dataclasses.replace(w.dest, phase=destination.Phase.ENDED) if w.dest else None

@@ -35,8 +35,9 @@ NAMES = (
     "x-finish1",
     "x-confirm0",
     "x-confirm1",
+    "ask",
 )
-AT_SOURCE = frozenset(NAMES) - {"prepare", "finish0", "finish1", "x-finish0", "x-finish1"}
+AT_SOURCE = frozenset(NAMES) - {"prepare", "finish0", "finish1", "x-finish0", "x-finish1", "ask"}
 
 
 class Link(NamedTuple):
@@ -109,14 +110,16 @@ class World(NamedTuple):
     """What cookie₃ said: "run" or "paused"; empty before there was one."""
     paused: bool = False
     """A user paused the guest."""
-    deceived: bool = False
-    """Someone told the source "cancelled" though the destination had not aborted (W1)."""
+    question: str = ""
+    """The source's question: on its "way", "there", or the decision on its way back."""
+    late: bool = False
+    """A question that the source has given up is still on its way."""
+    asks: bool = True
+    """The destination is Sterna."""
     slow: bool = False
     """The destination's store did not answer in time."""
     excuses: frozenset[str] = frozenset()
     """Why the guest may end up running nowhere."""
-    strangers: bool = False
-    """Somebody else may call, too."""
     sin: str = ""
     """A law that an effect broke as it was run."""
 
@@ -124,10 +127,10 @@ class World(NamedTuple):
         return self._replace(excuses=self.excuses | {why})
 
 
-def start(bounds: Bounds, *, live: bool = True) -> World:
+def start(bounds: Bounds, *, live: bool = True, asks: bool = True) -> World:
     """Begin has been answered, Prepare is on its way."""
     state, effects = source.begin("g", CS, live=live, running=True)
-    world = World(state, None, bounds, strangers=bool(bounds.wild))
+    world = World(state, None, bounds, asks=asks)
     return run_source(world, effects)
 
 
@@ -157,6 +160,10 @@ def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
                 w = w._replace(s_cmd=(*w.s_cmd, (op, True)))
             case do.Kill():
                 w = w._replace(s_ops=w.s_ops | {("kill", None)})
+            case do.Ask():
+                if w.question:
+                    w = w._replace(sin="L7: two questions at a time")
+                w = w._replace(question="way")
             case do.Watch(link=link):
                 w = w._replace(s_watch=w.s_watch | {link})
                 if link == CS and w.cs.told:
@@ -188,7 +195,12 @@ def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
                 w = answered(w, NAMES[call], False)
                 if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED:
                     w = w._replace(sin="L4: Finish fails although the guest is here")
+            case do.Tell(decision=decision):
+                w = told(w, decision)
             case do.Store(record=record):
+                gone = w.cd.state == "closed" and w.dest is not None and w.dest.finish_link == CD
+                if record is Record.COMMITTED and gone:
+                    w = w._replace(sin="I2: decided for a caller that has gone")
                 w = w._replace(d_ops=w.d_ops | {("store", record)})
             case do.Qmp(op=op):
                 w = w._replace(d_cmd=(*w.d_cmd, (op, True)))
@@ -215,11 +227,28 @@ def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
     return w
 
 
+def told(w: World, decision: Record) -> World:
+    """The destination answers a question. A wrong answer is a second guest in waiting."""
+    if decision is Record.COMMITTED and w.d_store is not Record.COMMITTED:
+        w = w._replace(sin="L4: the destination tells a decision that is not stored")
+    if decision is Record.ABORTED and w.d_store is Record.COMMITTED:
+        w = w._replace(sin="L4: the destination denies its decision")
+    return w._replace(question=decision.value) if w.question == "there" else w
+
+
+def question_arrives(w: World) -> World:
+    """The destination is asked; without a machine for this migration its store answers."""
+    if w.dest is not None and w.dest.phase is not destination.Phase.ENDED:
+        return at_dest(w, on.Asked(NAMES.index("ask")))
+    w = w._replace(d_store=w.d_store or Record.ABORTED)
+    return told(w, w.d_store or Record.ABORTED)
+
+
 # -- calls and replies ---------------------------------------------------------------------------
 
 
 def link_of(w: World, name: str) -> Link:
-    if name.startswith("x-") or name == "abort":
+    if name.startswith("x-") or name in ("abort", "ask"):
         return Link()
     return w.cs if name in AT_SOURCE else w.cd
 
@@ -245,31 +274,19 @@ def deliver(w: World, name: str) -> World:
             state, effects = destination.begin("g", call, CD, persist=True)
             return run_dest(w._replace(dest=state), effects)
         case "perform":
-            return at_source(w, on.PerformCalled(call, at_s))
+            return at_source(w, on.PerformCalled(call, at_s, w.asks))
         case "abort":
             return at_source(w, on.AbortCalled(call))
         case "confirm0":
             proof = Proof.NONE if stranger else Proof.COMMITTED
             return at_source(w, on.ConfirmCalled(call, at_s, False, proof))
         case "confirm1":
-            believed = w.source.phase in (source.Phase.PERFORMED, source.Phase.IN_DOUBT)
-            w = at_source(w, on.ConfirmCalled(call, at_s, True, Proof.NONE))
-            return w._replace(deceived=w.deceived or (believed and _may_run_there(w)))
+            return at_source(w, on.ConfirmCalled(call, at_s, True, Proof.NONE))
     if w.dest is None:
         return answered(w, name, False)
     cancelled = name.endswith("1")
     permitted, paused = bool(w.permit), w.permit == "paused"
     return at_dest(w, on.FinishCalled(call, at_d, cancelled, permitted, paused))
-
-
-def _may_run_there(w: World) -> bool:
-    """Whether "cancelled" is a lie now: the destination has run the guest, or still may.
-
-    It may not once it can see that its caller has gone, unless a stranger calls, too.
-    """
-    if w.d_store is Record.COMMITTED or ("store", Record.COMMITTED) in w.d_ops:
-        return True
-    return w.d_store is None and (w.cd.state != "closed" or w.strangers)
 
 
 NEXT = {

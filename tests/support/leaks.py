@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,9 @@ SETTLE_S = 3.0
 
 # What grows with use and is no leak: the store's files, compiled modules, devices opened once.
 HARMLESS = ("/dev/null", "/dev/urandom", "/memfd:", "anon_inode:[eventpoll]")
+
+
+DOOR = re.compile(r"decision\.listening .*?\bport=(\d+)")
 
 
 def taps() -> set[str]:
@@ -45,13 +49,24 @@ def grown_files(daemon: Daemon) -> Counter[str]:
     )
 
 
+def door_port(daemon: Daemon) -> int | None:
+    """The one port that a host opens and keeps: where sources ask what it decided."""
+    said = DOOR.findall(daemon.log_path.read_text(errors="replace"))
+    return int(said[-1]) if said else None
+
+
 def leaks_of(daemon: Daemon) -> list[str]:
     """What is left now of a host without guests; empty if nothing."""
     found = [f"process {p.pid}: {' '.join(p.argv)[:120]}" for p in daemon.qemus()]
     if daemon.alive:
-        found += [f"{count} more {kind}" for kind, count in grown_files(daemon).items()]
         pids = [process.pid for process in daemon.processes()]
-        extra = listening_ports(pids) - {daemon.tcp_port}
+        door = door_port(daemon)
+        ports = listening_ports(pids)
+        grown = grown_files(daemon)
+        # Loopback is one address, so the door is one socket.
+        grown.subtract({"socket": 1 if door in ports else 0})
+        found += [f"{count} more {kind}" for kind, count in grown.items() if count > 0]
+        extra = ports - {daemon.tcp_port, door}
         found += [f"listening port {port}" for port in sorted(extra)]
     found += [f"file run/{name}" for name in sorted(guests_files(daemon))]
     return found

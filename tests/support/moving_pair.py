@@ -15,6 +15,7 @@ from sterna.migration.params import Request
 from sterna.migration.service import Begun, Finished, Host, Migrations, Prepared
 from sterna.rpc.enums import MigrateFlag
 from support.fake_host import FakeHost, domain_xml, fake_host, until
+from support.fake_peers import FakePeers
 from support.fake_qemu import FakeMonitor
 from support.links import FakeLink
 
@@ -40,6 +41,7 @@ class Pair:
     to_source: FakeLink
     to_destination: FakeLink
     data: str
+    peers: FakePeers
 
     @property
     def guest(self) -> Guest:
@@ -95,8 +97,13 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair(root: Path, flags: StartFlags = StartFlags.NONE) -> AsyncIterator[Pair]:
-    """The guest runs at the source; QEMU migrates as soon as it is told to."""
+async def pair(
+    root: Path, flags: StartFlags = StartFlags.NONE, *, place: str | None = "tcp://hostb:49216"
+) -> AsyncIterator[Pair]:
+    """The guest runs at the source; QEMU migrates as soon as it is told to.
+
+    `place`: where the destination answers questions; None for one that cannot be asked.
+    """
     (root / "a").mkdir()
     (root / "b").mkdir()
     path = root / "data"
@@ -106,9 +113,11 @@ async def pair(root: Path, flags: StartFlags = StartFlags.NONE) -> AsyncIterator
         listener.listen()
         one = await stack.enter_async_context(fake_host(root / "a"))
         two = await stack.enter_async_context(fake_host(root / "b"))
-        here = Migrations(one.registry, Host("hosta", UUID(int=1)))
-        there = Migrations(two.registry, Host("hostb", UUID(int=2)))
-        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}")
+        peers = FakePeers(place)
+        here = Migrations(one.registry, Host("hosta", UUID(int=1)), peers)
+        there = Migrations(two.registry, Host("hostb", UUID(int=2)), peers)
+        peers.hosts = {UUID(int=1): here, UUID(int=2): there}
+        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}", peers)
         await one.registry.create(domain_xml(), flags)
         _teach(made)
         yield made

@@ -30,6 +30,7 @@ from sterna.errors import (
 from sterna.guest.ports import ClientLink
 from sterna.guest.surroundings import Work
 from sterna.migration.core import events as on
+from sterna.migration.core.records import Record
 from sterna.migration.core.words import Failure, FailureKind, QmpOp, QmpWhy, Timer
 from sterna.qemu.qmp_errors import MonitorTimeout, QmpError
 
@@ -94,6 +95,7 @@ class Driver(ABC, Generic[S, E, F]):
         self._inbox: deque[E] = deque()
         self._busy = False
         self._calls: dict[int, asyncio.Future[None]] = {}
+        self._questions: dict[int, asyncio.Future[Record]] = {}
         self._links: dict[int, ClientLink] = {}
         self._watched: list[tuple[ClientLink, Callable[[], None]]] = []
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
@@ -180,6 +182,18 @@ class Driver(ABC, Generic[S, E, F]):
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls[self._last_call] = answer
         return self._last_call, answer
+
+    def new_question(self) -> tuple[int, asyncio.Future[Record]]:
+        """As `new_call`, for what is answered with a decision."""
+        self._last_call += 1
+        answer: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        self._questions[self._last_call] = answer
+        return self._last_call, answer
+
+    def tell(self, call: int, decision: Record) -> None:
+        waiting = self._questions.pop(call, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(decision)
 
     def rest(self) -> None:
         if not self.at_rest.done():

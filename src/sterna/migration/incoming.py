@@ -160,6 +160,12 @@ class Incoming(DestinationDriver):
         self.post(on.FinishCalled(call, number, cancelled, permitted, paused))
         await answer
 
+    async def asked(self) -> Record:
+        """The decision, which the source asks for; made now, if there was none (L4)."""
+        call, answer = self.new_question()
+        self.post(on.Asked(call))
+        return await answer
+
     def learn(self, cookie: Cookie) -> None:
         """What the source says with its Finish cookie."""
         self.persistent_xml = cookie.domain_xml
@@ -230,6 +236,8 @@ class Incoming(DestinationDriver):
                 self.answer(call)
             case do.Refuse(call=call, failure=failure):
                 self.refuse(call, failure)
+            case do.Tell(call=call, decision=decision):
+                self.tell(call, decision)
             case do.Store(record=record):
                 self.do(self._decide(record))
             case do.Qmp(op=op):

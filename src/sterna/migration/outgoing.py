@@ -19,14 +19,15 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp, transports, uri
+from sterna.migration import asking, qmp, transports, uri
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.core.records import Record
-from sterna.migration.core.words import Proof, QmpOp, Status
+from sterna.migration.core.words import Proof, QmpOp, Status, Timer
 from sterna.migration.driver import Driver, outcome
 from sterna.migration.params import MIB, Request
+from sterna.migration.peers import NoAnswer, Peers, Question
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -55,12 +56,25 @@ SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 class Way:
     """How a guest goes: where to, to whom, and how fast.
 
-    `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna.
+    `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
+    how it is asked what it decided; `hostname`: what it calls itself.
     """
 
     target: uri.Endpoint
     foreign: bool
     speed_mib: int
+    question: Question | None
+    hostname: str
+
+
+@dataclass(slots=True)
+class Doubt:
+    """For people: since when, and how the asking goes. Times are ms since the epoch."""
+
+    since_ms: int
+    asked_ms: int = 0
+    next_ms: int = 0
+    why: str = ""
 
 
 class Outgoing(SourceDriver):
@@ -72,8 +86,21 @@ class Outgoing(SourceDriver):
         stats: what QEMU said last of the transfer.
     """
 
-    def __init__(self, id: str, guest: Guest, running: Running, job: Job, request: Request) -> None:
+    def __init__(
+        self,
+        id: str,
+        guest: Guest,
+        running: Running,
+        job: Job,
+        request: Request,
+        *,
+        peers: Peers,
+    ) -> None:
         super().__init__(id, guest.surroundings.work)
+        self._peers = peers
+        self.question: Question | None = None
+        self.hostname = ""
+        self.doubt: Doubt | None = None
         self.guest, self.running, self.job, self.request = guest, running, job, request
         self.way: Way | None = None
         self.stats: JobStats | None = None
@@ -89,14 +116,16 @@ class Outgoing(SourceDriver):
         job.cancel = self._cancelled
 
     @classmethod
-    async def recovered(cls, guest: Guest, job: Job) -> Self:
+    async def recovered(cls, guest: Guest, job: Job, peers: Peers) -> Self:
         """One whose daemon died; `job` has what that daemon had written down (I14).
 
         Raises: SternaError if QEMU does not answer.
         """
         running, data = guest.live_or_refuse(), job.data
         undefines = MigrateFlag.UNDEFINE_SOURCE if data.get("undefine") else MigrateFlag(0)
-        outgoing = cls(str(data["migration"]), guest, running, job, Request(undefines))
+        outgoing = cls(str(data["migration"]), guest, running, job, Request(undefines), peers=peers)
+        outgoing.question = asking.from_record(outgoing.id, guest.uuid, data)
+        outgoing.hostname = (data.get("question") or {}).get("hostname", "")
         outgoing._originals = dict(data.get("parameters", {}))
         reply = await qmp.query(running.qemu)
         run_state = await running.qemu.execute("query-status", timeout_s=MONITOR_S)
@@ -110,6 +139,7 @@ class Outgoing(SourceDriver):
                 status,
                 shall_run=bool(data.get("shall_run", True)),
                 stopped=not run_state["running"],
+                asks=outgoing.question is not None,
             )
         )
         outgoing.entered(outgoing.state.phase)
@@ -131,8 +161,12 @@ class Outgoing(SourceDriver):
         if self.state.phase is source.Phase.BEGUN and self.state.link == number:
             # Any other call is about to be refused, and must not change what runs.
             self.request, self.way = request, way
+            self.question, self.hostname = way.question, way.hostname
             self._remember(undefine=MigrateFlag.UNDEFINE_SOURCE in request.flags)
-        self.post(on.PerformCalled(call, number))
+            if way.question is not None:
+                # On disk with `performing`, so before there can be a doubt. (I13)
+                self._remember(question=asking.to_record(way.question, way.hostname))
+        self.post(on.PerformCalled(call, number, asks=self.question is not None))
         await answer
 
     def drop(self, link: ClientLink) -> None:
@@ -222,6 +256,8 @@ class Outgoing(SourceDriver):
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
         self.running.sent = phase in _SENT
+        if phase is source.Phase.IN_DOUBT:
+            self.doubt = Doubt(time.time_ns() // 1_000_000)
         if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
             self.rest()
         if phase is source.Phase.ENDED:
@@ -243,7 +279,11 @@ class Outgoing(SourceDriver):
                 self.watch(link, lambda: self.post(on.ConnectionClosed(link)))
             case do.Unwatch():
                 self.unwatch()
+            case do.Ask():
+                self.do(self._ask())
             case do.SetTimer(timer=timer, seconds=seconds):
+                if timer is Timer.ASK and self.doubt is not None:
+                    self.doubt.next_ms = time.time_ns() // 1_000_000 + round(seconds * 1000)
                 self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
             case do.ClearTimer(timer=timer):
                 self.clear_timer(timer)
@@ -292,6 +332,28 @@ class Outgoing(SourceDriver):
             self.post(on.StoreFailed(record, exc.detail))
         else:
             self.post(on.Stored(record))
+
+    async def _ask(self) -> None:
+        if self.doubt is not None:
+            self.doubt.asked_ms, self.doubt.next_ms = time.time_ns() // 1_000_000, 0
+        try:
+            if self.question is None:
+                raise NoAnswer("the destination has not said where it can be asked")
+            decided = await self._peers.ask(self.question)
+        except NoAnswer as exc:
+            why = str(exc)
+        except Exception as exc:
+            # The actor's boundary: a doubt must not end with a bug in asking. (L2)
+            log.exception("migration.asking_broke mig=%s", self.id)
+            why = f"unexpected failure: {type(exc).__name__}"
+        else:
+            log.info("migration.told mig=%s verdict=%s", self.id, decided.verdict)
+            committed = decided.verdict == "committed"
+            self.post(on.Told(Record.COMMITTED if committed else Record.ABORTED))
+            return
+        if self.doubt is not None:
+            self.doubt.why = why
+        self.post(on.Untold(why))
 
     async def _qmp(self, op: QmpOp) -> None:
         self.post(await outcome(op, self._done(op)))

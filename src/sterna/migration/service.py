@@ -12,20 +12,20 @@ import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from sterna.config import DomainDef, format_domain, parse_domain
-from sterna.errors import InternalError, OperationInvalid, Overflow, SternaError
+from sterna.errors import InternalError, OperationInvalid, SternaError
 from sterna.guest.actor import Guest
-from sterna.guest.jobs import Call, Job, Operation
+from sterna.guest.jobs import Job, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
-from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import checks, exchange, qmp, transports, uri
+from sterna.migration import asking, checks, exchange, qmp, transports, uri
 from sterna.migration.answers import Begun, Finished, Host, Prepared
+from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
     Cookie,
     Own,
@@ -38,10 +38,14 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core import events as on
 from sterna.migration.core import source
+from sterna.migration.core.records import Record
 from sterna.migration.incoming import Incoming, Listening
-from sterna.migration.outgoing import Outgoing, Way, bandwidth_bps
-from sterna.migration.params import BANDWIDTH_MIB_MAX, Request
+from sterna.migration.outgoing import Outgoing, Way
+from sterna.migration.params import Request
+from sterna.migration.peers import Decided, Peers
 from sterna.rpc.enums import MigrateFlag
+from sterna.store.errors import StoreFailed
+from sterna.store.ports import Verdict
 
 __all__ = ["Begun", "Finished", "Host", "Migrations", "Prepared"]
 
@@ -50,18 +54,22 @@ log = logging.getLogger("sterna.migration")
 BEGIN_API: Final = "remoteDispatchDomainMigrateBegin3Params"
 PREPARE_API: Final = "remoteDispatchDomainMigratePrepare3Params"
 PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
+REVOKED_MAX: Final = 1000
+"""Refusals kept while the store cannot; each has 36 characters."""
 
 
 class Migrations:
     """The migrations of one host."""
 
-    def __init__(self, registry: Registry, host: Host) -> None:
+    def __init__(self, registry: Registry, host: Host, peers: Peers) -> None:
         self._registry = registry
         self._host = host
+        self._peers = peers
+        self._revoked: dict[str, None] = {}
         self._ports = transports.PortPool(host.port_min, host.port_max)
         self._outgoing: dict[uuid.UUID, Outgoing] = {}
         self._incoming: dict[str, Incoming] = {}
-        self._speed_mib: dict[uuid.UUID, int] = {}
+        self.controls = Controls(registry, self.is_outgoing)
 
     # -- the source ----------------------------------------------------------------------------
 
@@ -112,8 +120,14 @@ class Migrations:
             outgoing = await self._hold(guest, link, request, id, api=PERFORM_API)
         if request.bandwidth_mib:
             # Kept, as libvirt 9.0 keeps it: migrate-getspeed tells it, the next one has it too.
-            self._keep_speed(guest, request.bandwidth_mib)
-        way = Way(target, foreign=cookie.own is None, speed_mib=self._speed_mib.get(guest.uuid, 0))
+            self.controls.keep_speed(guest, request.bandwidth_mib)
+        way = Way(
+            target,
+            foreign=cookie.own is None,
+            speed_mib=self.controls.speed_mib(guest),
+            question=asking.question(outgoing.id, guest.uuid, cookie, target),
+            hostname=cookie.hostname,
+        )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
 
@@ -240,9 +254,11 @@ class Migrations:
         incoming.ended = self._incoming_ended
         self._incoming[guest.name] = incoming
         await incoming.prepare(link)
+        place = await self._peers.own_place()
         cookie_out = replace(
             self._basic_cookie(origin_name, guest.uuid, id),
             capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
+            own=Own(id, asks=place),
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
 
@@ -267,7 +283,7 @@ class Migrations:
             guest.jobs.end(job)  # its daemon died before it had begun
             return
         try:
-            outgoing = await Outgoing.recovered(guest, job)
+            outgoing = await Outgoing.recovered(guest, job, self._peers)
         except SternaError as exc:
             # Its QEMU does not answer. Nothing is killed for that; a person can look at it.
             log.error("migration.not_recovered guest=%s error=%r", guest.name, str(exc))
@@ -308,58 +324,45 @@ class Migrations:
             times=incoming.times,
         )
 
-    # -- controls ------------------------------------------------------------------------------
+    # -- the question --------------------------------------------------------------------------
 
-    async def set_max_speed(self, guest: Guest, mib: int) -> None:
-        """Limit outgoing migrations of the guest, the running one too. MiB/s; 0 is no limit.
+    async def decide(self, id: str, guest_uuid: uuid.UUID) -> Decided:
+        """What this host decided about a migration to it; to ask decides (L4). Idempotent.
 
-        Raises: Overflow (82).
+        Raises: OperationInvalid (55): that migration is another guest's; StoreFailed: the store
+            cannot be read.
         """
-        if mib > BANDWIDTH_MIB_MAX:
-            raise Overflow(f"bandwidth must be less than {BANDWIDTH_MIB_MAX + 1}")
-        self._keep_speed(guest, mib)
-        if guest.uuid in self._outgoing:
-            await self._set_parameter(guest, "max-bandwidth", bandwidth_bps(mib))
+        incoming = self._incoming_of(id)
+        if incoming is not None:
+            if incoming.guest.uuid != guest_uuid:
+                raise OperationInvalid(f"migration {id} is not one of domain {guest_uuid}")
+            record = await incoming.asked()
+            verdict: Verdict = "committed" if record is Record.COMMITTED else "aborted"
+        else:
+            verdict = await self._decide_for_ever(id, guest_uuid)
+        log.info("migration.told mig=%s guest=%s verdict=%s", id, guest_uuid, verdict)
+        return Decided(verdict, 0, self._host.name)
 
-    def max_speed(self, guest: Guest) -> int:
-        """MiB/s. Without a limit it is the number libvirt 9.0 shows."""
-        return self._speed_mib.get(guest.uuid, 0) or BANDWIDTH_MIB_MAX
+    async def _decide_for_ever(self, id: str, guest_uuid: uuid.UUID) -> Verdict:
+        store = self._registry.surroundings.store
+        try:
+            return (await store.decide(id, "aborted", guest_uuid)).verdict
+        except StoreFailed as exc:
+            # A full disk, say. There is no QEMU for this migration and none can come: what was
+            # sent has arrived nowhere else, and its id is refused from now on. So the source need
+            # not wait until somebody makes room. (L2)
+            standing = await store.decision(id)
+            if standing is not None:
+                return standing.verdict
+            log.error("migration.store_failed mig=%s record=aborted error=%r", id, exc.detail)
+            while len(self._revoked) >= REVOKED_MAX:
+                self._revoked.pop(next(iter(self._revoked)))
+            self._revoked[id] = None
+            return "aborted"
 
-    async def set_max_downtime(self, guest: Guest, downtime_ms: int) -> None:
-        """How long the guest may stand at the end, as QEMU estimates it.
-
-        Raises: OperationInvalid (55) if it does not run; QmpError.
-        """
-        await self._set_parameter(guest, "downtime-limit", downtime_ms)
-
-    async def max_downtime(self, guest: Guest) -> int:
-        """In ms. Raises: OperationInvalid (55) if it does not run."""
-        return int((await self._parameters(guest))["downtime-limit"])
-
-    async def set_compression_cache(self, guest: Guest, size_bytes: int) -> None:
-        """xbzrle's cache; QEMU wants a power of two. Raises: OperationInvalid (55), QmpError."""
-        await self._set_parameter(guest, "xbzrle-cache-size", size_bytes)
-
-    async def compression_cache(self, guest: Guest) -> int:
-        """In bytes. Raises: OperationInvalid (55) if it does not run."""
-        return int((await self._parameters(guest))["xbzrle-cache-size"])
-
-    def _keep_speed(self, guest: Guest, mib: int) -> None:
-        # Guests come and go; their speeds go with them.
-        known = {u: s for u, s in self._speed_mib.items() if self._registry.find(u) is not None}
-        self._speed_mib = {**known, guest.uuid: mib}
-
-    async def _set_parameter(self, guest: Guest, name: str, value: int) -> None:
-        async def work() -> None:
-            await qmp.set_parameters(guest.live_or_refuse().qemu, {name: value})
-
-        guest.live_or_refuse()
-        await guest.do(Call.MIGRATION_OP, "remoteDispatchDomainMigrateSetParameter", work)
-
-    async def _parameters(self, guest: Guest) -> dict[str, Any]:
-        qemu = guest.live_or_refuse().qemu
-        found: dict[str, Any] = await qemu.execute("query-migrate-parameters", timeout_s=MONITOR_S)
-        return found
+    def outgoing_of(self, guest: Guest) -> Outgoing | None:
+        """The guest's outgoing migration."""
+        return self._outgoing.get(guest.uuid)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -371,7 +374,7 @@ class Migrations:
         job = await guest.jobs.begin_operation(Operation.MIGRATION_OUT, api, phase=phase)
         try:
             running = guest.live_or_refuse()
-            outgoing = Outgoing(id, guest, running, job, request)
+            outgoing = Outgoing(id, guest, running, job, request, peers=self._peers)
         except BaseException:
             guest.jobs.end(job)
             raise
@@ -400,9 +403,12 @@ class Migrations:
 
     async def _refuse_decided(self, id: str) -> None:
         """An id that was decided before cannot be used again: its decision stands (L4)."""
-        taken = any(incoming.id == id for incoming in self._incoming.values())
-        if taken or await self._registry.surroundings.store.decision(id) is not None:
+        known = await self._registry.surroundings.store.decision(id) is not None
+        if known or id in self._revoked or self._incoming_of(id) is not None:
             raise OperationInvalid(f"migration {id} has been here before")
+
+    def _incoming_of(self, id: str) -> Incoming | None:
+        return next((incoming for incoming in self._incoming.values() if incoming.id == id), None)
 
     def _plan(self, request: Request) -> uri.Incoming:
         anywhere = transports.any_address()

@@ -186,9 +186,9 @@ class ClientConnection(Connection):
         super().__init__(transport, self._session)
 
     @classmethod
-    def from_socket(cls, sock: socket.socket) -> Self:
+    def from_socket(cls, sock: socket.socket, *, limits: Limits | None = None) -> Self:
         """Over a connected socket, which the connection owns from here on."""
-        return cls(SocketTransport(sock))
+        return cls(SocketTransport(sock), limits=limits)
 
     @classmethod
     async def connect_unix(cls, path: str | os.PathLike[str]) -> Self:
@@ -204,7 +204,9 @@ class ClientConnection(Connection):
         return cls.from_socket(sock)
 
     @classmethod
-    async def connect_tcp(cls, host: str, port: int, *, timeout_s: float = 10.0) -> Self:
+    async def connect_tcp(
+        cls, host: str, port: int, *, timeout_s: float = 10.0, limits: Limits | None = None
+    ) -> Self:
         """Connect over plain TCP, trying the host's addresses in turn.
 
         Raises:
@@ -227,7 +229,7 @@ class ClientConnection(Connection):
                 except BaseException:
                     sock.close()
                     raise
-                return cls.from_socket(sock)
+                return cls.from_socket(sock, limits=limits)
         raise last
 
     async def call(self, name: str, args: Message | None = None, fds: Sequence[int] = ()) -> Any:

@@ -110,10 +110,12 @@ class Splitter:
 
     Args:
         accept_fds: whether descriptors can arrive at all (unix sockets).
+        bytes_max: the longest packet; less than the protocol allows where less is all there is.
     """
 
-    def __init__(self, *, accept_fds: bool) -> None:
+    def __init__(self, *, accept_fds: bool, bytes_max: int = PACKET_BYTES_MAX) -> None:
         self._accept_fds = accept_fds
+        self._bytes_max = bytes_max
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._fds: deque[int] = deque()
@@ -176,7 +178,7 @@ class Splitter:
         return left
 
     def _check_length(self, length: int) -> None:
-        if not HEADER_BYTES <= length <= PACKET_BYTES_MAX:
+        if not HEADER_BYTES <= length <= self._bytes_max:
             raise ProtocolViolation(f"a packet of {length} bytes")
 
     def _check_no_fds(self) -> None:

@@ -23,7 +23,15 @@ from typing import NamedTuple
 from sterna.errors import SternaError
 from sterna.rpc.calls import KEEPALIVE_PROGRAM, PROTOCOL_VERSION, Keepalive, Procedure
 from sterna.rpc.errors import LocalMistake, ProtocolViolation, RpcFailure, StreamClosed
-from sterna.rpc.frame import STREAM_BYTES_MAX, Packet, PacketType, Splitter, Status, build
+from sterna.rpc.frame import (
+    PACKET_BYTES_MAX,
+    STREAM_BYTES_MAX,
+    Packet,
+    PacketType,
+    Splitter,
+    Status,
+    build,
+)
 from sterna.rpc.keepalive import Due, KeepaliveTimer
 from sterna.rpc.msg_common import Hole
 from sterna.xdr.compile import decode
@@ -38,6 +46,8 @@ _ITEM_OVERHEAD_BYTES = 128
 class Limits:
     """What one connection may hold. No peer can make us keep more than these."""
 
+    packet_bytes_max: int = PACKET_BYTES_MAX
+    """The protocol's own limit."""
     calls_running_max: int = 32
     """Calls handed out and not yet answered. libvirtd has 5; ours cost no thread."""
     calls_running_extra: int = 8
@@ -115,7 +125,7 @@ class BaseSession:
         self.output_bytes = 0
         self.keepalive = KeepaliveTimer(now)
         self.streams: dict[StreamKey, StreamState] = {}
-        self._splitter = Splitter(accept_fds=accept_fds)
+        self._splitter = Splitter(accept_fds=accept_fds, bytes_max=limits.packet_bytes_max)
         self._stream_bytes = 0
         self._unwanted_fds: list[int] = []
         self._sent_since_tick = False

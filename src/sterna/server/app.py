@@ -29,11 +29,14 @@ from sterna.qemu.guardian import Guardian
 from sterna.qemu.process import User
 from sterna.server import handlers, sdnotify
 from sterna.server import logging as daemon_log
+from sterna.server.askers import Askers
 from sterna.server.clients import Clients
 from sterna.server.context import Context
+from sterna.server.decisions import DecisionListener
 from sterna.server.emulators import host_supports
 from sterna.server.listeners import Listener, ListenError, bind_tcp, bind_unix, is_loopback
 from sterna.server.logging import event
+from sterna.server.peers import HostPeers
 from sterna.server.settings import Settings, SettingsError, octal, tcp_address
 from sterna.store.db import SqliteStore
 from sterna.store.ports import Store
@@ -125,6 +128,15 @@ class Daemon:
         registry = Registry(surroundings)
         hostname = await own_name(settings)
         uuid = await own_uuid(store)
+        host = Host(
+            hostname,
+            uuid,
+            settings.migration_address,
+            settings.migration_port_min,
+            settings.migration_port_max,
+            await own_address(settings, hostname),
+        )
+        door = DecisionListener(store, host, settings.decision_port)
         return Context(
             settings=settings,
             places=places,
@@ -136,25 +148,17 @@ class Daemon:
             store=store,
             bus=bus,
             registry=registry,
-            migrations=Migrations(
-                registry,
-                Host(
-                    hostname,
-                    uuid,
-                    settings.migration_address,
-                    settings.migration_port_min,
-                    settings.migration_port_max,
-                    await own_address(settings, hostname),
-                ),
-            ),
+            migrations=Migrations(registry, host, HostPeers(hostname, uuid, door)),
+            door=door,
         )
 
     async def _serve(self, context: Context) -> None:
         # Starting is recovering: guests are found again before anybody can ask for them.
         context.migrations.go_on(await recover(context.registry))
         async with asyncio.TaskGroup() as connections:
-            clients = Clients(context, connections)
+            clients, askers = Clients(context, connections), Askers(context, connections)
             listeners = self._listen(clients)
+            await context.door.start(askers.accept, context.registry.surroundings.work)
             event(
                 log,
                 "daemon.ready",
@@ -173,6 +177,8 @@ class Daemon:
                 self._watchdog.cancel()
             for listener in listeners:
                 listener.close()
+            context.door.close()
+            askers.end_all("the daemon stops")
             clients.end_all("the daemon stops")
         await context.migrations.settle(SETTLE_S)
         await settled(context)

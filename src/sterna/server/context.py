@@ -10,6 +10,7 @@ from sterna.guest.console import Consoles
 from sterna.guest.events import EventBus
 from sterna.guest.surroundings import Emulators
 from sterna.host.places import Places
+from sterna.server.decisions import DecisionListener
 from sterna.server.pools import Pools
 from sterna.server.settings import Settings
 
@@ -30,6 +31,7 @@ class Context:
         is_system: root's daemon, or one user's.
         guest_ids: user and group QEMU runs as, None where it is the daemon's own.
         host_uuid: this host's identity; two hosts of one migration must differ in it.
+        door: where other hosts ask what was decided here.
         pools: directories of images.
         sessions: connections now served.
     """
@@ -45,6 +47,7 @@ class Context:
     bus: EventBus
     registry: Registry
     migrations: Migrations
+    door: DecisionListener
     consoles: Consoles = field(default_factory=Consoles)
     sessions: dict[int, Session] = field(default_factory=dict)
     pools: Pools = field(init=False)

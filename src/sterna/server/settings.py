@@ -91,6 +91,16 @@ TABLE: tuple[Setting, ...] = (
         most=65535,
     ),
     Setting(
+        "decision_port",
+        int,
+        "port",
+        0,
+        "Port where other hosts ask what was decided about guests that came here; 0 takes the first "
+        "free one from 49216 upward. It opens for the first such guest, and is kept.",
+        least=0,
+        most=65535,
+    ),
+    Setting(
         "migration_port_max",
         int,
         "port",
@@ -191,6 +201,7 @@ class Settings:
     migration_address: str | None = None
     migration_port_min: int = 49152
     migration_port_max: int = 49215
+    decision_port: int = 0
     socket_mode: str = "0700"
     socket_read_only_mode: str = "0777"
     socket_group: str = ""
@@ -344,6 +355,10 @@ def check_together(s: Settings) -> None:
         raise SettingsError(
             f"migration_port_min {s.migration_port_min} is above "
             f"migration_port_max {s.migration_port_max}"
+        )
+    if s.migration_port_min <= s.decision_port <= s.migration_port_max:
+        raise SettingsError(
+            f"decision_port {s.decision_port} is one of the ports for incoming guests"
         )
     if s.name is not None and (not s.name or len(s.name) > 255 or "\0" in s.name):
         raise SettingsError(f"--name: {s.name!r} is not a host name")

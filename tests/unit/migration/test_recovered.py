@@ -20,6 +20,7 @@ from sterna.migration.params import Request
 from sterna.migration.service import Host, Migrations
 from sterna.rpc.enums import MigrateFlag
 from support.fake_host import FakeHost, domain_xml, fake_host, until
+from support.fake_peers import FakePeers
 from support.fake_qemu import FakeMonitor
 from support.links import FakeLink
 
@@ -76,7 +77,7 @@ async def restarted(
         uuid = _definition().uuid
         assert uuid is not None
         cookie = format_cookie(Cookie("web", uuid, "here", UUID(int=1), own=own))
-        migrations, link = Migrations(first.registry, HERE), FakeLink()
+        migrations, link = Migrations(first.registry, HERE, FakePeers()), FakeLink()
         request = Request(flags, migrate_uri=f"unix://{root}/data", name="web")
         await migrations.prepare(link, request, xml, cookie)
         finishing: asyncio.Future[Any] | None = None
@@ -104,7 +105,7 @@ async def restarted(
         first.store._decisions.clear()
     first.store.fail_next = 1 if full else 0
     async with fake_host(root, before=first) as host:
-        again = Migrations(host.registry, HERE)
+        again = Migrations(host.registry, HERE, FakePeers())
         again.go_on(await recover(host.registry))
         yield Restarted(host, again)
         await again.settle(1)

@@ -228,7 +228,7 @@ async def test_the_controller_leaves_while_memory_moves(tmp_path: Path) -> None:
 
 async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
     """In doubt: nobody lets it run by hand, the job stays and says so. (L5, I6)"""
-    async with pair(tmp_path) as two:
+    async with pair(tmp_path, place=None) as two:
         cookie = await two.performed()
         two.here.refuse_in_doubt(two.guest)
         two.to_source.close()
@@ -243,7 +243,8 @@ async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
 
 
 async def test_confirm_needs_proof(tmp_path: Path) -> None:
-    async with pair(tmp_path) as two:
+    """Of a destination that cannot be asked."""
+    async with pair(tmp_path, place=None) as two:
         await two.performed()
         with pytest.raises(OperationInvalid, match="nothing proves"):
             await two.confirm(b"")
@@ -356,18 +357,18 @@ async def test_qemu_refuses(tmp_path: Path) -> None:
 
 async def test_speeds_and_limits(tmp_path: Path) -> None:
     async with pair(tmp_path) as two:
-        assert two.here.max_speed(two.guest) == BANDWIDTH_MIB_MAX
-        await two.here.set_max_speed(two.guest, 7)
-        assert two.here.max_speed(two.guest) == 7
+        assert two.here.controls.max_speed(two.guest) == BANDWIDTH_MIB_MAX
+        await two.here.controls.set_max_speed(two.guest, 7)
+        assert two.here.controls.max_speed(two.guest) == 7
         with pytest.raises(Overflow, match="must be less than 8796093022208"):
-            await two.here.set_max_speed(two.guest, BANDWIDTH_MIB_MAX + 1)
-        await two.here.set_max_downtime(two.guest, 50)
+            await two.here.controls.set_max_speed(two.guest, BANDWIDTH_MIB_MAX + 1)
+        await two.here.controls.set_max_downtime(two.guest, 50)
         assert two.sender.asked[-1] == ("migrate-set-parameters", {"downtime-limit": 50})
-        assert await two.here.max_downtime(two.guest) == 300
-        await two.here.set_compression_cache(two.guest, 1 << 20)
-        assert await two.here.compression_cache(two.guest) == 1 << 26
+        assert await two.here.controls.max_downtime(two.guest) == 300
+        await two.here.controls.set_compression_cache(two.guest, 1 << 20)
+        assert await two.here.controls.compression_cache(two.guest) == 1 << 26
         prepared = await two.prepare(await two.begin())
-        await two.here.set_max_speed(two.guest, 8)
+        await two.here.controls.set_max_speed(two.guest, 8)
         assert two.sender.asked[-1] == ("migrate-set-parameters", {"max-bandwidth": 8 << 20})
         await two.perform(prepared)
 

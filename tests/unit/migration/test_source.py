@@ -107,7 +107,9 @@ def confirms(*, cancelled: bool = False, proof: Proof = Proof.COMMITTED) -> on.C
     ],
 )
 def test_verdict(cancelled: bool, proof: Proof, said: Verdict) -> None:
-    assert verdict(cancelled, proof) is said
+    assert verdict(cancelled, proof, asks=False) is said
+    asked = Verdict.HAND_OVER if proof is Proof.COMMITTED else Verdict.ASK
+    assert verdict(cancelled, proof, asks=True) is asked
 
 
 def test_a_migration_that_goes_well() -> None:
@@ -182,7 +184,7 @@ def test_the_controller_leaves_after_the_end() -> None:
     """The destination may run the guest: held, paused, in doubt. (L5)"""
     played = play(*PERFORMED, CLOSED)
     assert played.state.phase is Phase.IN_DOUBT
-    assert played.effects == (Show(View.IN_DOUBT),)
+    assert Show(View.IN_DOUBT) in played.effects
     refused = played.then(on.AbortCalled(ABORT)).refused(ABORT)
     assert refused.failure.kind is FailureKind.REFUSED
     assert played.then(confirms()).state.phase is Phase.HANDING_OVER

@@ -81,6 +81,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         bus=EventBus(),
         registry=NoGuests(),  # type: ignore[arg-type]  # what the handlers under test use of it
         migrations=None,  # type: ignore[arg-type]  # nor is anything migrated
+        door=None,  # type: ignore[arg-type]  # nor asked
     )
     async with asyncio.TaskGroup() as tasks:
         served = Served(context, Clients(context, tasks))

@@ -19,10 +19,12 @@ from sterna.rpc.calls import Procedure, procedure
 from sterna.rpc.msg_common import Dom
 from sterna.server.clients import Clients
 from sterna.server.context import Context
+from sterna.server.decisions import DecisionListener
 from sterna.server.dispatch import HANDLERS
 from sterna.server.settings import Settings
 from sterna.xdr.wire import WireError
 from support.fake_host import domain_xml, fake_host
+from support.fake_peers import FakePeers
 from support.wire import messages
 
 from .conftest import Served
@@ -119,6 +121,7 @@ async def make(root: Path, made: list[tuple[Procedure, Any]]) -> None:
         stored = domain_xml("stored", str(STORED))
         await registry.define(stored)
         await registry.create(domain_xml("web", str(RUNNING)))
+        me = Host("tested", uuid.UUID(int=9), "127.0.0.1")
         context = Context(
             settings=Settings(),
             places=Places.below(root),
@@ -130,7 +133,8 @@ async def make(root: Path, made: list[tuple[Procedure, Any]]) -> None:
             store=host.store,
             bus=host.surroundings.bus,
             registry=registry,
-            migrations=Migrations(registry, Host("tested", uuid.UUID(int=9), "127.0.0.1")),
+            migrations=Migrations(registry, me, FakePeers(None)),
+            door=DecisionListener(host.store, me, 0),
         )
         served = Served(context, Clients(context, tasks))
         client = await served.connect()

@@ -26,6 +26,7 @@ from sterna.migration.core.effects import (
     Show,
     StopReason,
     Store,
+    Tell,
     Unwatch,
     View,
     Watch,
@@ -70,6 +71,7 @@ class Destination:
         finish_link: the connection whose Finish is waiting.
         others: further calls of Finish that want the same.
         cancels: calls of Finish that were told to cancel.
+        askers: questions of the source that wait for the decision.
         ready: QEMU has the whole guest and could let it run.
         unready: why it could not.
         gone: there is no QEMU (any more).
@@ -85,6 +87,7 @@ class Destination:
     finish_link: int | None = None
     others: tuple[int, ...] = ()
     cancels: tuple[int, ...] = ()
+    askers: tuple[int, ...] = ()
     paused: bool = False
     ready: bool = False
     unready: Failure | None = None
@@ -123,6 +126,8 @@ def step(s: Destination, ev: on.DestinationEvent) -> Step:
     match ev:
         case on.FinishCalled():
             return _finish_called(s, ev)
+        case on.Asked(call=call):
+            return _asked(s, call)
         case on.ConnectionClosed(link=link):
             return _closed(s, link)
         case on.CallerChecked(alive=alive):
@@ -200,6 +205,22 @@ def _cancel_called(s: Destination, call: int) -> Step:
     return s, (Refuse(call, _started(s)),)
 
 
+def _asked(s: Destination, call: int) -> Step:
+    """The source holds a copy that it may let run again once it hears `aborted` (L5)."""
+    if s.committed:
+        return s, (Tell(call, Record.COMMITTED),)
+    if s.phase in UNDECIDED:
+        text = (
+            f"the source took domain '{s.guest}' back before Finish had decided; it was not"
+            " started here"
+        )
+        failure = Failure(FailureKind.FAILED, text)
+        return _abort(replace(s, askers=(*s.askers, call)), failure, StopReason.FAILED)
+    if s.phase in (Phase.COMMITTING, Phase.ABORTING):
+        return replace(s, askers=(*s.askers, call)), ()
+    return s, (Tell(call, Record.ABORTED),)
+
+
 def _closed(s: Destination, link: int) -> Step:
     prepared_it, finishes_it = link == s.link, link == s.finish_link
     if prepared_it:
@@ -231,8 +252,9 @@ def _stored(s: Destination, stands: Record) -> Step:
     match s.phase, stands:
         case ((Phase.COMMITTING | Phase.ABORTING), Record.COMMITTED):
             late = tuple(Refuse(call, _started(s)) for call in s.cancels)
-            s, effects = _committed(replace(s, committed=True, cancels=()))
-            return s, (ClearTimer(Timer.STORE), *late, *effects)
+            told = tuple(Tell(call, Record.COMMITTED) for call in s.askers)
+            s, effects = _committed(replace(s, committed=True, cancels=(), askers=()))
+            return s, (ClearTimer(Timer.STORE), *late, *effects, *told)
         case Phase.COMMITTING, Record.ABORTED:
             return _kill(replace(s, failure=_revoked(s)))
         case Phase.ABORTING, Record.ABORTED:
@@ -327,7 +349,8 @@ def _timer_fired(s: Destination, timer: Timer) -> Step:
             return _kill(s)
         case Phase.KILLING, Timer.KILL:
             refusals = _refusals(s)
-            return replace(s, prepare=None, finish=None, others=(), cancels=()), refusals
+            s = replace(s, prepare=None, finish=None, others=(), cancels=(), askers=())
+            return s, refusals
         case Phase.STARTING, Timer.RETRY:
             return s, (Qmp(QmpOp.CONT),)
     return s, ()
@@ -381,7 +404,7 @@ def _dead(s: Destination) -> Step:
     told = s.prepare is not None or s.finish is not None or bool(s.cancels + s.others)
     # A Finish may still come and shall hear why; after a close or an answer none will.
     phase = Phase.ENDED if told or s.link is None else Phase.FAILED
-    s = replace(s, phase=phase, prepare=None, finish=None, others=(), cancels=())
+    s = replace(s, phase=phase, prepare=None, finish=None, others=(), cancels=(), askers=())
     watch = (Unwatch(),) if phase is Phase.ENDED else ()
     return s, (ClearTimer(Timer.KILL), *watch, EndJob(False), *refusals)
 
@@ -416,12 +439,15 @@ def _crashed(s: Destination) -> Step:
 # -- words ----------------------------------------------------------------------------------------
 
 
-def _refusals(s: Destination) -> tuple[Refuse, ...]:
+def _refusals(s: Destination) -> tuple[Refuse | Tell, ...]:
+    """For all who wait, once the guest can never run here. Images are free by now, so a source
+    that hears it can go on at once."""
     failure = s.failure or _revoked(s)
     calls = [call for call in (s.prepare, s.finish, *s.others) if call is not None]
     return (
         *(Refuse(call, failure) for call in calls),
         *(Refuse(call, _revoked(s)) for call in s.cancels),
+        *(Tell(call, Record.ABORTED) for call in s.askers),
     )
 
 

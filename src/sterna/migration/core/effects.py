@@ -70,6 +70,19 @@ class Launch:
     """Start the incoming QEMU. → `Launched` | `LaunchFailed`"""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask the destination what it decided (L5). → `Told` | `Untold`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Answer a source's question: this decision stands."""
+
+    call: int
+    decision: Record
+
+
 class StopReason(Enum):
     """Why a QEMU is stopped: decides the guest's state, its event and the audit's words."""
 
@@ -146,6 +159,7 @@ SourceEffect = (
     | Qmp
     | Watch
     | Unwatch
+    | Ask
     | Kill
     | Show
     | Undefine
@@ -156,6 +170,7 @@ SourceEffect = (
 DestinationEffect = (
     Answer
     | Refuse
+    | Tell
     | Store
     | Qmp
     | Watch

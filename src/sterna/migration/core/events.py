@@ -17,6 +17,8 @@ from sterna.migration.core.words import Proof, QmpOp, QmpWhy, Status, Timer
 class PerformCalled:
     call: int
     link: int
+    asks: bool = False
+    """The destination has said where it answers what it decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,40 @@ class FinishCalled:
 
 @dataclass(frozen=True, slots=True)
 class AbortCalled:
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskCalled:
+    """A person wants the destination to be asked now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """A person says what became of a guest in doubt, and answers for it."""
+
+    call: int
+    taken_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The destination's answer: COMMITTED or ABORTED, for ever (L4)."""
+
+    decision: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """Nobody who could know has answered; nothing is known (L5)."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The source asks what was decided. To answer decides, if nothing was (L4)."""
+
     call: int
 
 
@@ -167,6 +203,10 @@ SourceEvent = (
     PerformCalled
     | ConfirmCalled
     | AbortCalled
+    | AskCalled
+    | Forced
+    | Told
+    | Untold
     | UserPaused
     | GuestBroke
     | ConnectionClosed
@@ -182,6 +222,7 @@ SourceEvent = (
 )
 DestinationEvent = (
     FinishCalled
+    | Asked
     | ConnectionClosed
     | CallerChecked
     | Stored

@@ -2,19 +2,19 @@
 
 The table of states is in docs/explanation/migration.md. Two rules hold everywhere: whatever ends
 the attempt before QEMU says `completed` leads back to a running guest, since QEMU's own `cancelled`
-or `failed` proves that nobody else can have it; and after `completed` only `verdict` lets the
-guest run again (L5).
+or `failed` proves that nobody else can have it; and after `completed` only the destination's own
+word lets the guest run again, which is asked for until it is heard (L5).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Final
 
 from sterna.migration.core import events as on
 from sterna.migration.core.effects import (
     Answer,
+    Ask,
     ClearTimer,
     EndJob,
     Kill,
@@ -31,15 +31,26 @@ from sterna.migration.core.effects import (
     Watch,
 )
 from sterna.migration.core.records import Record
+from sterna.migration.core.source_state import (
+    Phase,
+    Source,
+    Verdict,
+    explained,
+    out_of_turn,
+    told,
+    too_late,
+    verdict,
+)
 from sterna.migration.core.words import (
     Failure,
     FailureKind,
-    Proof,
     QmpOp,
     QmpWhy,
     Status,
     Timer,
 )
+
+__all__ = ["Phase", "Source", "Verdict", "begin", "recovered", "step", "verdict"]
 
 COPY_TICK_S: Final = 5.0
 SWITCH_TICK_S: Final = 2.0
@@ -54,75 +65,14 @@ TRIES_MAX: Final = 50
 comes, and hold the image locks until then."""
 
 
-class Phase(Enum):
-    BEGUN = "begin3"
-    RECORDING = "recording"
-    CONFIGURING = "configuring"
-    PAUSING = "pausing"
-    STARTING = "starting"
-    COPYING = "perform3"
-    SWITCHING = "switching"
-    CANCELLING = "cancelling"
-    EXPLAINING = "explaining"
-    PERFORMED = "perform3_done"
-    IN_DOUBT = "in doubt"
-    HANDING_OVER = "confirm3"
-    TAKING_BACK = "confirm3_cancelled"
-    STOPPING = "stopping"
-    RESUMING = "resuming"
-    RESTORING = "restoring"
-    ENDED = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the source is.
-
-    Attributes:
-        guest: its name, for texts.
-        live: memory moves while the guest runs.
-        shall_run: it ran at the start, and nobody but the controller has paused it since.
-        link: the controller's connection; None once it has ended.
-        stopped: the CPUs stand, as far as QEMU said.
-        idle: looks in a row at which no byte had moved.
-    """
-
-    guest: str
-    live: bool
-    shall_run: bool
-    phase: Phase = Phase.BEGUN
-    link: int | None = None
-    perform: int | None = None
-    confirm: int | None = None
-    aborts: tuple[int, ...] = ()
-    failure: Failure | None = None
-    stopped: bool = False
-    moved: int = -1
-    idle: int = 0
-    tries: int = 0
+CONFIRM_S: Final = 15.0
+"""How long the guest stands without a word from the controller before the destination is asked;
+longer than a Finish may take there."""
+ASK_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
+"""Pauses between questions that nobody answered; the last one goes on for ever."""
 
 
 Step = tuple[Source, tuple[SourceEffect, ...]]
-
-
-class Verdict(Enum):
-    HAND_OVER = "hand over"
-    TAKE_BACK = "take back"
-    UNPROVEN = "unproven"
-
-
-def verdict(cancelled: bool, proof: Proof) -> Verdict:
-    """What a Confirm after a completed copy does. The one place where the source believes anybody.
-
-    `committed` stands for ever, so its proof wins over a controller that says `cancelled` (L4).
-    Without proof, `cancelled` is obeyed as libvirt's source obeys it; asking the destination first
-    (L5) will replace that line.
-    """
-    if proof is Proof.COMMITTED:
-        return Verdict.HAND_OVER
-    if cancelled:
-        return Verdict.TAKE_BACK
-    return Verdict.HAND_OVER if proof is Proof.FOREIGN else Verdict.UNPROVEN
 
 
 def begin(guest: str, link: int, *, live: bool, running: bool) -> Step:
@@ -132,14 +82,20 @@ def begin(guest: str, link: int, *, live: bool, running: bool) -> Step:
 
 
 def recovered(
-    guest: str, record: Record | None, status: Status | None, *, shall_run: bool, stopped: bool
+    guest: str,
+    record: Record | None,
+    status: Status | None,
+    *,
+    shall_run: bool,
+    stopped: bool,
+    asks: bool = False,
 ) -> Step:
     """The daemon that drove this died; go on from its record and from what QEMU says (I14).
 
     `status` is that of an outgoing migration, None if QEMU knows of none. Nobody drives it now.
     What was not sent completely comes back; what was is in doubt, unless the verdict is stored.
     """
-    s = Source(guest, live=True, shall_run=shall_run, stopped=stopped)
+    s = Source(guest, live=True, shall_run=shall_run, stopped=stopped, asks=asks)
     s, effects = _recovered(s, record, status)
     # A user's pause that did not reach QEMU, or that QEMU undid when it gave up. (I19)
     again = () if stopped or shall_run else (Qmp(QmpOp.STOP),)
@@ -152,7 +108,7 @@ def _recovered(s: Source, record: Record | None, status: Status | None) -> Step:
     if record is Record.TAKEN_BACK:
         return _unwind(s)
     if status is Status.COMPLETED:
-        return replace(s, phase=Phase.IN_DOUBT), (Show(View.IN_DOUBT),)
+        return _doubt(s)
     if status in (None, Status.FAILED, Status.CANCELLED):
         return _unwind(s)
     lost = Failure(FailureKind.FAILED, f"the daemon that migrated domain '{s.guest}' has ended")
@@ -168,6 +124,14 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
             return _confirm_called(s, ev)
         case on.AbortCalled():
             return _abort_called(s, ev.call)
+        case on.AskCalled() if s.phase is Phase.IN_DOUBT:
+            return _ask(replace(s, unheard=0))
+        case on.Forced():
+            return _forced(s, ev)
+        case on.Told(decision=decision) if s.phase is Phase.IN_DOUBT:
+            return _decided(replace(s, asking=False), taken_back=decision is Record.ABORTED)
+        case on.Untold(why=why) if s.phase is Phase.IN_DOUBT:
+            return _untold(replace(s, asking=False), why)
         case on.UserPaused(by_controller=False):
             return replace(s, shall_run=False), ()
         case on.GuestBroke(text=text):
@@ -203,26 +167,34 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
 def _perform_called(s: Source, ev: on.PerformCalled) -> Step:
     if s.phase is not Phase.BEGUN or ev.link != s.link:
         # Whoever did Begin owns the job (L7), and its end cancels what it drives (I12).
-        return s, (Refuse(ev.call, _out_of_turn(s)),)
+        return s, (Refuse(ev.call, out_of_turn(s)),)
     if s.failure is not None:
         return _end(replace(s, perform=ev.call))
-    s = replace(s, phase=Phase.RECORDING, perform=ev.call)
+    s = replace(s, phase=Phase.RECORDING, perform=ev.call, asks=ev.asks)
     return s, (Store(Record.PERFORMING),)
 
 
 def _confirm_called(s: Source, ev: on.ConfirmCalled) -> Step:
     if s.phase is Phase.BEGUN and ev.cancelled:
         return replace(s, phase=Phase.ENDED), (Unwatch(), EndJob(False), Answer(ev.call))
-    if s.phase not in (Phase.PERFORMED, Phase.IN_DOUBT):
-        return s, (Refuse(ev.call, _out_of_turn(s)),)
-    said = verdict(ev.cancelled, ev.proof)
+    if s.phase not in (Phase.PERFORMED, Phase.IN_DOUBT) or s.confirm is not None:
+        return s, (Refuse(ev.call, out_of_turn(s)),)
+    said = verdict(ev.cancelled, ev.proof, asks=s.asks)
     if said is Verdict.UNPROVEN:
         text = f"nothing proves that the destination runs domain '{s.guest}'; it stays paused here"
         return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
-    s = replace(s, confirm=ev.call)
-    if said is Verdict.HAND_OVER:
-        return replace(s, phase=Phase.HANDING_OVER), (Unwatch(), Store(Record.HANDED_OVER))
-    return replace(s, phase=Phase.TAKING_BACK), (Unwatch(), Store(Record.TAKEN_BACK))
+    s = replace(s, confirm=ev.call, said_cancelled=ev.cancelled)
+    if said is Verdict.ASK:
+        return _doubt(s) if s.phase is Phase.PERFORMED else _ask(s)
+    return _decided(s, taken_back=said is Verdict.TAKE_BACK)
+
+
+def _forced(s: Source, ev: on.Forced) -> Step:
+    if s.phase is not Phase.IN_DOUBT:
+        text = f"domain '{s.guest}' is not in doubt"
+        return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
+    s, effects = _decided(s, taken_back=ev.taken_back)
+    return s, (*effects, Answer(ev.call))
 
 
 def _abort_called(s: Source, call: int) -> Step:
@@ -240,7 +212,7 @@ def _abort_called(s: Source, call: int) -> Step:
         case Phase.ENDED:
             text = "no job is active on the domain"
             return s, (Refuse(call, Failure(FailureKind.REFUSED, text)),)
-    return s, (Refuse(call, _too_late(s)),)
+    return s, (Refuse(call, too_late(s)),)
 
 
 def _controller_closed(s: Source) -> Step:
@@ -252,8 +224,7 @@ def _controller_closed(s: Source) -> Step:
         case Phase.BEGUN:
             return replace(s, phase=Phase.ENDED), (EndJob(False),)
         case Phase.PERFORMED:
-            # The destination may run the guest by now: only its own word frees us. (L5)
-            return replace(s, phase=Phase.IN_DOUBT), (Show(View.IN_DOUBT),)
+            return _doubt(s)
     return _give_up(s, lost)
 
 
@@ -312,7 +283,7 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
             if ev.status in (None, Status.CANCELLED, Status.FAILED, Status.COMPLETED):
                 return _status(s, ev.status or Status.CANCELLED)
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
-            return _unwind(_explained(s, ev.text))
+            return _unwind(explained(s, ev.text))
         case Phase.RESUMING, QmpOp.CONT:
             return _restore(replace(s, stopped=False))
         case Phase.RESTORING, QmpOp.RESTORE:
@@ -337,7 +308,7 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
         case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
             return _moved(s, s.moved)
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
-            return _unwind(_explained(s, ""))
+            return _unwind(explained(s, ""))
         case Phase.RESUMING, QmpOp.CONT:
             if s.tries < TRIES_MAX:
                 return replace(s, tries=s.tries + 1), (SetTimer(Timer.RETRY, RETRY_S),)
@@ -381,12 +352,12 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
     if s.phase is Phase.ENDED:
         return s, ()
     if s.phase in (Phase.HANDING_OVER, Phase.STOPPING):
-        answer = (Answer(s.confirm),) if s.confirm is not None else ()
-        return replace(s, phase=Phase.ENDED), (Undefine(), EndJob(True), *answer)
+        s = replace(s, phase=Phase.ENDED)
+        return s, (Undefine(), EndJob(True), *_confirmed(s, is_here=False))
     failure = Failure(FailureKind.FAILED, ev.why, ev.code)
     calls = [c for c in (s.perform, s.confirm, *s.aborts) if c is not None]
     refusals = tuple(Refuse(call, failure) for call in calls)
-    timers = tuple(ClearTimer(t) for t in (Timer.STALL, Timer.CANCEL, Timer.RETRY))
+    timers = tuple(ClearTimer(timer) for timer in Timer)
     return replace(s, phase=Phase.ENDED), (*timers, Unwatch(), EndJob(False), *refusals)
 
 
@@ -405,6 +376,11 @@ def _timer_fired(s: Source, timer: Timer) -> Step:
             refusals = tuple(Refuse(c, slow) for c in (s.perform, *s.aborts) if c is not None)
             again = (Qmp(QmpOp.EXPLAIN), SetTimer(Timer.CANCEL, CANCEL_S))
             return replace(s, perform=None, aborts=()), (*refusals, *again)
+        case Phase.PERFORMED, Timer.CONFIRM:
+            # A controller that lives and says nothing must not keep the guest for ever. (L2)
+            return _doubt(s)
+        case Phase.IN_DOUBT, Timer.ASK:
+            return _ask(s)
         case Phase.RESUMING, Timer.RETRY:
             if not s.shall_run:
                 return _restore(s)
@@ -434,16 +410,66 @@ def _cancel(s: Source, failure: Failure) -> Step:
 
 def _performed(s: Source) -> Step:
     """Everything is out. An abort that came too late is told so, and the migration goes on."""
-    refusals: list[SourceEffect] = [Refuse(call, _too_late(s)) for call in s.aborts]
+    refusals: list[SourceEffect] = [Refuse(call, too_late(s)) for call in s.aborts]
     clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL))
     if s.link is None or s.perform is None:
         # Nobody will drive this on, and the destination has all it needs to run. (L5)
         if s.perform is not None:
-            refusals.append(Refuse(s.perform, _told(s)))
-        s = replace(s, phase=Phase.IN_DOUBT, perform=None, aborts=(), failure=None)
-        return s, (*clear, *refusals, Show(View.IN_DOUBT))
+            refusals.append(Refuse(s.perform, told(s)))
+        s, effects = _doubt(replace(s, perform=None, aborts=(), failure=None))
+        return s, (*clear, *refusals, *effects)
     done = replace(s, phase=Phase.PERFORMED, perform=None, aborts=(), failure=None)
-    return done, (Answer(s.perform), *clear, *refusals)
+    return done, (Answer(s.perform), *clear, *refusals, SetTimer(Timer.CONFIRM, CONFIRM_S))
+
+
+def _doubt(s: Source) -> Step:
+    """The destination may run the guest by now: only its own word frees us. (L5)"""
+    s = replace(s, phase=Phase.IN_DOUBT)
+    s, effects = _ask(s)
+    return s, (ClearTimer(Timer.CONFIRM), Show(View.IN_DOUBT), *effects)
+
+
+def _ask(s: Source) -> Step:
+    if s.asking or not s.asks:
+        return s, ()
+    return replace(s, asking=True), (ClearTimer(Timer.ASK), Ask())
+
+
+def _untold(s: Source, why: str) -> Step:
+    """Ask again later. A controller that waits is told how it is."""
+    again = SetTimer(Timer.ASK, ASK_S[s.unheard])
+    unheard = min(s.unheard + 1, len(ASK_S) - 1)
+    call, s = s.confirm, replace(s, unheard=unheard, confirm=None)
+    if call is None:
+        return s, (again,)
+    text = (
+        f"nobody knows yet whether domain '{s.guest}' runs at its destination: {why}; it is held"
+        " paused here and the destination is asked again until it answers"
+    )
+    return s, (again, Refuse(call, Failure(FailureKind.FAILED, text)))
+
+
+def _decided(s: Source, *, taken_back: bool) -> Step:
+    clear = (ClearTimer(Timer.CONFIRM), ClearTimer(Timer.ASK), Unwatch())
+    if taken_back:
+        return replace(s, phase=Phase.TAKING_BACK), (*clear, Store(Record.TAKEN_BACK))
+    return replace(s, phase=Phase.HANDING_OVER), (*clear, Store(Record.HANDED_OVER))
+
+
+def _confirmed(s: Source, *, is_here: bool) -> tuple[SourceEffect, ...]:
+    """Answer the Confirm that waits. One that said otherwise than it is hears so (L8)."""
+    if s.confirm is None:
+        return ()
+    if s.failure is not None:
+        return (Refuse(s.confirm, told(s)),)
+    if s.said_cancelled is is_here:
+        return (Answer(s.confirm),)
+    text = (
+        f"the destination did not start domain '{s.guest}'; it runs on here"
+        if is_here
+        else f"the destination has started domain '{s.guest}'; it runs there"
+    )
+    return (Refuse(s.confirm, Failure(FailureKind.REFUSED, text)),)
 
 
 def _unwind(s: Source) -> Step:
@@ -459,37 +485,8 @@ def _restore(s: Source) -> Step:
 
 def _end(s: Source) -> Step:
     answers: list[SourceEffect] = [Answer(call) for call in s.aborts]
-    if s.confirm is not None:
-        failed = s.failure is not None
-        answers.append(Refuse(s.confirm, _told(s)) if failed else Answer(s.confirm))
+    answers += _confirmed(s, is_here=True)
     if s.perform is not None:
-        answers.append(Refuse(s.perform, _told(s)))
+        answers.append(Refuse(s.perform, told(s)))
     s = replace(s, phase=Phase.ENDED, perform=None, confirm=None, aborts=())
     return s, (Unwatch(), EndJob(False), *answers)
-
-
-# -- words ----------------------------------------------------------------------------------------
-
-
-def _told(s: Source) -> Failure:
-    """What failed, and where the guest is now (L8)."""
-    failure = s.failure or Failure(FailureKind.FAILED, "job 'migration out' unexpectedly failed")
-    now = "is paused here" if s.stopped else "runs on here"
-    return replace(failure, text=f"{failure.text}; domain '{s.guest}' {now}")
-
-
-def _explained(s: Source, text: str) -> Source:
-    said = f"job 'migration out' failed: {text}" if text else "job 'migration out' failed"
-    return replace(s, failure=s.failure or Failure(FailureKind.FAILED, said))
-
-
-def _out_of_turn(s: Source) -> Failure:
-    if s.phase is Phase.ENDED:
-        return Failure(FailureKind.REFUSED, f"domain '{s.guest}' is not being migrated")
-    text = f"another migration job is already running for domain '{s.guest}'"
-    return Failure(FailureKind.REFUSED, text)
-
-
-def _too_late(s: Source) -> Failure:
-    text = f"domain '{s.guest}' was sent completely; its migration cannot be aborted any more"
-    return Failure(FailureKind.REFUSED, text)

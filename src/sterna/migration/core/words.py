@@ -52,6 +52,8 @@ class Timer(Enum):
     FINISH = "finish"
     STORE = "store"
     KILL = "kill"
+    CONFIRM = "confirm"
+    ASK = "ask"
 
 
 class Proof(Enum):

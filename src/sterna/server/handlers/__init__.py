@@ -3,6 +3,7 @@
 from sterna.server.handlers import (
     connect,
     cpu,
+    decision,
     dump,
     elsewhere,
     events,
@@ -26,6 +27,7 @@ from sterna.server.handlers import (
 __all__ = [
     "connect",
     "cpu",
+    "decision",
     "dump",
     "elsewhere",
     "events",

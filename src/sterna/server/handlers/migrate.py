@@ -182,7 +182,7 @@ def _dom(finished: Finished) -> Dom:
 @handles("DOMAIN_MIGRATE_SET_MAX_DOWNTIME")
 async def set_max_downtime(session: Session, args: DomainMigrateSetMaxDowntimeArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetMaxDowntime")
-    await _migrations(session).set_max_downtime(find(session, args.dom), args.downtime)
+    await _migrations(session).controls.set_max_downtime(find(session, args.dom), args.downtime)
 
 
 @handles("DOMAIN_MIGRATE_GET_MAX_DOWNTIME")
@@ -190,14 +190,14 @@ async def get_max_downtime(
     session: Session, args: DomainMigrateGetMaxDowntimeArgs
 ) -> DomainMigrateGetMaxDowntimeRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetMaxDowntime")
-    downtime_ms = await _migrations(session).max_downtime(find(session, args.dom))
+    downtime_ms = await _migrations(session).controls.max_downtime(find(session, args.dom))
     return DomainMigrateGetMaxDowntimeRet(downtime=downtime_ms)
 
 
 @handles("DOMAIN_MIGRATE_SET_MAX_SPEED")
 async def set_max_speed(session: Session, args: DomainMigrateSetMaxSpeedArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetMaxSpeed")
-    await _migrations(session).set_max_speed(find(session, args.dom), args.bandwidth)
+    await _migrations(session).controls.set_max_speed(find(session, args.dom), args.bandwidth)
 
 
 @handles("DOMAIN_MIGRATE_GET_MAX_SPEED")
@@ -205,7 +205,7 @@ def get_max_speed(
     session: Session, args: DomainMigrateGetMaxSpeedArgs
 ) -> DomainMigrateGetMaxSpeedRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetMaxSpeed")
-    mib = _migrations(session).max_speed(find(session, args.dom))
+    mib = _migrations(session).controls.max_speed(find(session, args.dom))
     return DomainMigrateGetMaxSpeedRet(bandwidth=mib)
 
 
@@ -214,7 +214,9 @@ async def set_compression_cache(
     session: Session, args: DomainMigrateSetCompressionCacheArgs
 ) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetCompressionCache")
-    await _migrations(session).set_compression_cache(find(session, args.dom), args.cacheSize)
+    await _migrations(session).controls.set_compression_cache(
+        find(session, args.dom), args.cacheSize
+    )
 
 
 @handles("DOMAIN_MIGRATE_GET_COMPRESSION_CACHE")
@@ -222,5 +224,5 @@ async def get_compression_cache(
     session: Session, args: DomainMigrateGetCompressionCacheArgs
 ) -> DomainMigrateGetCompressionCacheRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetCompressionCache")
-    size_bytes = await _migrations(session).compression_cache(find(session, args.dom))
+    size_bytes = await _migrations(session).controls.compression_cache(find(session, args.dom))
     return DomainMigrateGetCompressionCacheRet(cacheSize=size_bytes)

@@ -1,0 +1,41 @@
+"""The question a source asks its destination: made from the cookie, kept in the job's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sterna.migration.cookie import Cookie
+from sterna.migration.peers import Question
+from sterna.migration.uri import Endpoint, bracketed
+
+
+def question(id: str, guest: UUID, cookie: Cookie, target: Endpoint) -> Question | None:
+    """What to ask a destination whose second cookie this is; None if it cannot be asked.
+
+    Where the data goes is a name of the destination that is known to work from here, so it is
+    tried, too, should the name that the destination has for itself not be.
+    """
+    if cookie.own is None or cookie.own.asks is None:
+        return None
+    places = [cookie.own.asks]
+    try:
+        port = urlsplit(cookie.own.asks).port
+    except ValueError:
+        port = None
+    if target.scheme == "tcp" and port is not None:
+        places.append(f"tcp://{bracketed(target.host)}:{port}")
+    return Question(id, guest, cookie.host_uuid, tuple(dict.fromkeys(places)))
+
+
+def to_record(asked: Question, hostname: str) -> dict[str, Any]:
+    """For the job's record, so that a later daemon can go on asking."""
+    return {"host": str(asked.host), "places": list(asked.places), "hostname": hostname}
+
+
+def from_record(id: str, guest: UUID, record: Mapping[str, Any]) -> Question | None:
+    """The question of a job's record; None if it has none."""
+    kept = record.get("question")
+    return None if kept is None else Question(id, guest, UUID(kept["host"]), tuple(kept["places"]))

@@ -1,0 +1,114 @@
+"""What the source's side of a migration knows, whom it believes, and its words for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from sterna.migration.core.words import Failure, FailureKind, Proof
+
+
+class Phase(Enum):
+    BEGUN = "begin3"
+    RECORDING = "recording"
+    CONFIGURING = "configuring"
+    PAUSING = "pausing"
+    STARTING = "starting"
+    COPYING = "perform3"
+    SWITCHING = "switching"
+    CANCELLING = "cancelling"
+    EXPLAINING = "explaining"
+    PERFORMED = "perform3_done"
+    IN_DOUBT = "in doubt"
+    HANDING_OVER = "confirm3"
+    TAKING_BACK = "confirm3_cancelled"
+    STOPPING = "stopping"
+    RESUMING = "resuming"
+    RESTORING = "restoring"
+    ENDED = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the source is.
+
+    Attributes:
+        guest: its name, for texts.
+        live: memory moves while the guest runs.
+        shall_run: it ran at the start, and nobody but the controller has paused it since.
+        link: the controller's connection; None once it has ended.
+        stopped: the CPUs stand, as far as QEMU said.
+        idle: looks in a row at which no byte had moved.
+        asks: the destination can be asked what it decided; a real libvirtd cannot.
+        asking: a question is on its way.
+        unheard: questions in a row that nobody answered, as far as the pauses grow.
+        said_cancelled: the Confirm that waits says that the destination did not start the guest.
+    """
+
+    guest: str
+    live: bool
+    shall_run: bool
+    phase: Phase = Phase.BEGUN
+    link: int | None = None
+    perform: int | None = None
+    confirm: int | None = None
+    aborts: tuple[int, ...] = ()
+    failure: Failure | None = None
+    stopped: bool = False
+    moved: int = -1
+    idle: int = 0
+    tries: int = 0
+    asks: bool = False
+    asking: bool = False
+    unheard: int = 0
+    said_cancelled: bool = False
+
+
+class Verdict(Enum):
+    HAND_OVER = "hand over"
+    TAKE_BACK = "take back"
+    ASK = "ask"
+    UNPROVEN = "unproven"
+
+
+def verdict(cancelled: bool, proof: Proof, *, asks: bool) -> Verdict:
+    """What a Confirm after a completed copy does. The one place where the source believes anybody.
+
+    `committed` stands for ever, so its proof wins over a controller that says `cancelled` (L4).
+    Without proof the destination is asked (L5). One that cannot be asked is not Sterna, and then
+    libvirt's rules are all there is.
+    """
+    if proof is Proof.COMMITTED:
+        return Verdict.HAND_OVER
+    if asks:
+        return Verdict.ASK
+    if cancelled:
+        return Verdict.TAKE_BACK
+    return Verdict.HAND_OVER if proof is Proof.FOREIGN else Verdict.UNPROVEN
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+
+def told(s: Source) -> Failure:
+    """What failed, and where the guest is now (L8)."""
+    failure = s.failure or Failure(FailureKind.FAILED, "job 'migration out' unexpectedly failed")
+    now = "is paused here" if s.stopped else "runs on here"
+    return replace(failure, text=f"{failure.text}; domain '{s.guest}' {now}")
+
+
+def explained(s: Source, text: str) -> Source:
+    said = f"job 'migration out' failed: {text}" if text else "job 'migration out' failed"
+    return replace(s, failure=s.failure or Failure(FailureKind.FAILED, said))
+
+
+def out_of_turn(s: Source) -> Failure:
+    if s.phase is Phase.ENDED:
+        return Failure(FailureKind.REFUSED, f"domain '{s.guest}' is not being migrated")
+    text = f"another migration job is already running for domain '{s.guest}'"
+    return Failure(FailureKind.REFUSED, text)
+
+
+def too_late(s: Source) -> Failure:
+    text = f"domain '{s.guest}' was sent completely; its migration cannot be aborted any more"
+    return Failure(FailureKind.REFUSED, text)

@@ -1,0 +1,204 @@
+"""How this host asks another one what it decided: one call over a connection of its own.
+
+The port it fills is `sterna.migration.peers`; why it is asked, and why so, is in
+docs/explanation/asking.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import re
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from sterna.errors import SternaError
+from sterna.migration.peers import Decided, NoAnswer, Question
+from sterna.rpc.asyncio_shell import ClientConnection, Limits
+from sterna.rpc.msg_decision import MigrationDecideArgs, MigrationDecideRet
+from sterna.server.decisions import QUESTION_BYTES_MAX, DecisionListener
+from sterna.server.logging import event
+from sterna.store.ports import Verdict
+
+ANSWER_S: Final = 3.0
+"""How long one place may take to answer, with finding and reaching it. A decision is one synced
+write there; a host that no packet reaches must not hold up the places behind it."""
+PLACES_MAX: Final = 4
+"""A host tells one place. They come in a cookie, which could name any number."""
+NAME_CHARS_MAX: Final = 255
+"""A host's name; a DNS name has 253."""
+EPOCH_MAX: Final = 2**63 - 1
+"""The store's integers are signed."""
+SHOWN_CHARS_MAX: Final = 100
+
+VERDICTS: Final[dict[int, Verdict]] = {1: "committed", 2: "aborted"}
+"""As MIGRATION_DECIDE answers them."""
+
+NUMBERS: Final = {verdict: number for number, verdict in VERDICTS.items()}
+
+_PLACE = re.compile(r"tcp://(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/]+)):(?P<port>[0-9]+)")
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_LIMITS = Limits(packet_bytes_max=QUESTION_BYTES_MAX)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a host answers: a name or an address without brackets, and a port."""
+
+    host: str
+    port: int
+
+
+def parse_place(text: str) -> Place:
+    """Read `tcp://HOST:PORT`, which came from outside.
+
+    Raises:
+        ValueError: it is anything else; the text says what is wrong.
+    """
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise ValueError("expected tcp://HOST:PORT")
+    digits = found["port"]
+    if len(digits) > 5 or digits.startswith("0") or int(digits) > 65535:
+        raise ValueError("no TCP port")
+    if found["v6"] is not None:
+        return Place(str(ipaddress.IPv6Address(found["v6"])), int(digits))
+    name = found["name"]
+    labels = name.removesuffix(".").split(".")
+    if len(name) > NAME_CHARS_MAX or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("no host name")
+    if labels[-1].isdecimal():
+        # The resolver would take "1" for an address, too.
+        return Place(str(ipaddress.IPv4Address(name)), int(digits))
+    return Place(name, int(digits))
+
+
+class HostPeers:
+    """`sterna.migration.peers.Peers` over TCP.
+
+    Args:
+        hostname, uuid: this host, as it names itself to those it asks.
+        listener: where this host itself is asked.
+        answer_s: how long one place may take.
+    """
+
+    def __init__(
+        self,
+        hostname: str,
+        uuid: UUID,
+        listener: DecisionListener,
+        *,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._hostname = hostname
+        self._uuid = uuid
+        self._listener = listener
+        self._answer_s = answer_s
+
+    async def own_place(self) -> str | None:
+        """See `Peers`."""
+        return await self._listener.own_place()
+
+    async def ask(self, question: Question) -> Decided:
+        """See `Peers`."""
+        if not question.places:
+            raise NoAnswer(f"host {question.host} has not said where it can be asked")
+        failures = []
+        for text in question.places[:PLACES_MAX]:
+            why = await self._try(question, text)
+            if isinstance(why, Decided):
+                return why
+            event(
+                log,
+                "decision.no_answer",
+                logging.WARNING,
+                mig=question.migration,
+                guest=question.guest,
+                place=shown(text),
+                why=why,
+            )
+            failures.append(f"{shown(text)}: {why}")
+        unasked = len(question.places) - PLACES_MAX
+        if unasked > 0:
+            failures.append(f"{unasked} more places were not asked")
+        raise NoAnswer(f"host {question.host} did not answer: " + "; ".join(failures))
+
+    async def _try(self, question: Question, text: str) -> Decided | str:
+        """One place's answer, or why there is none."""
+        try:
+            place = parse_place(text)
+        except ValueError as wrong:
+            return f"not a place: {wrong}"
+        event(
+            log,
+            "decision.asking",
+            mig=question.migration,
+            guest=question.guest,
+            host_uuid=question.host,
+            place=text,
+        )
+        try:
+            async with asyncio.timeout(self._answer_s):
+                decided = await self._ask_at(place, question)
+        except TimeoutError:
+            return f"no answer within {self._answer_s:g} s"
+        except SternaError as refusal:
+            return shown(str(refusal), 500)
+        except (OSError, UnicodeError) as failed:
+            number = failed.errno if isinstance(failed, OSError) else None
+            # The resolver's numbers are negative, and its texts its own.
+            return os.strerror(number) if number and number > 0 else str(failed)
+        except ValueError as wrong:
+            return str(wrong)
+        event(
+            log,
+            "decision.answer",
+            mig=question.migration,
+            guest=question.guest,
+            place=text,
+            verdict=decided.verdict,
+            epoch=decided.epoch,
+            host=decided.hostname,
+        )
+        return decided
+
+    async def _ask_at(self, place: Place, question: Question) -> Decided:
+        args = MigrationDecideArgs(
+            UUID(question.migration).bytes,
+            question.guest.bytes,
+            question.host.bytes,
+            self._uuid.bytes,
+            self._hostname,
+        )
+        connection = await ClientConnection.connect_tcp(
+            place.host, place.port, timeout_s=self._answer_s, limits=_LIMITS
+        )
+        try:
+            return read_answer(await connection.call("MIGRATION_DECIDE", args))
+        finally:
+            connection.abort("the question is over")
+
+
+def read_answer(ret: MigrationDecideRet) -> Decided:
+    """The verdict of an answer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    verdict = VERDICTS.get(ret.verdict)
+    if verdict is None:
+        raise ValueError(f"its answer has the unknown verdict {ret.verdict}")
+    if ret.epoch > EPOCH_MAX or len(ret.hostname) > NAME_CHARS_MAX:
+        raise ValueError("its answer is malformed")
+    return Decided(verdict, ret.epoch, ret.hostname)
+
+
+def shown(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
+    """A stranger's text, as it may stand in ours: on one line, and not too long."""
+    plain = "".join(c if c.isprintable() else "?" for c in text[: chars_max + 1])
+    return plain if len(plain) <= chars_max else plain[:chars_max] + "…"

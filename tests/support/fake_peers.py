@@ -1,0 +1,34 @@
+"""Other hosts without a network: `sterna.migration.peers.Peers` by calling them directly."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sterna.migration.peers import Decided, NoAnswer, Question
+from sterna.migration.service import Migrations
+
+
+class FakePeers:
+    """The hosts that can be asked, by their uuid.
+
+    Attributes:
+        reachable: without it nobody answers.
+        place: what a source is told; None for a host that cannot be asked.
+        questions: what was asked, in order.
+    """
+
+    def __init__(self, place: str | None = "tcp://hostb:49216") -> None:
+        self.hosts: dict[UUID, Migrations] = {}
+        self.reachable = True
+        self.place = place
+        self.questions: list[Question] = []
+
+    async def ask(self, question: Question) -> Decided:
+        self.questions.append(question)
+        host = self.hosts.get(question.host)
+        if not self.reachable or host is None:
+            raise NoAnswer(f"host {question.host} did not answer")
+        return await host.decide(question.migration, question.guest)
+
+    async def own_place(self) -> str | None:
+        return self.place
