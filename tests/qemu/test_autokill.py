@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import signal
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -25,7 +23,7 @@ from support.clients import Started, start_virsh, virsh_argv
 from support.fixtures import MakeGuest, TwoDaemons, TwoHosts, from_environment
 from support.host import Host
 from support.processes import Watched, wait_for
-from support.proxy import HEADER, Cut, Packet, Proxy
+from support.proxy import HEADER, Gate, Packet, Proxy
 from support.serial import SerialTap
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
@@ -51,27 +49,6 @@ def quick(two_hosts: TwoHosts, serial_tap: SerialTap, tick_guest_xml: MakeGuest)
     two_hosts.source.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks(5)
     return two_hosts
-
-
-@dataclass(slots=True)
-class Gate:
-    """A rule for a proxy: a call of that procedure waits here; opened, it is cut or passes."""
-
-    procedure: int
-    reached: threading.Event = field(default_factory=threading.Event)
-    opened: threading.Event = field(default_factory=threading.Event)
-    cuts: bool = True
-
-    def __call__(self, packet: Packet) -> bytes:
-        if packet.is_call(self.procedure) and not self.opened.is_set():
-            self.reached.set()
-            self.opened.wait(60)
-            if self.cuts:
-                raise Cut
-        return packet.data
-
-    def wait_reached(self) -> None:
-        assert self.reached.wait(30), f"procedure {self.procedure} was never called"
 
 
 def incoming(host: Host) -> Watched:

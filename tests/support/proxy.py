@@ -60,6 +60,29 @@ Rule = Callable[[Packet], bytes | None]
 """What a packet becomes: its bytes, other bytes, or None: swallowed. May wait, or raise Cut."""
 
 
+@dataclass(slots=True)
+class Gate:
+    """A rule: packets of that procedure and kind wait here; opened, the first is cut or passes."""
+
+    procedure: int
+    kind: Kind = Kind.CALL
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+    cuts: bool = True
+
+    def __call__(self, packet: Packet) -> bytes:
+        which = (packet.program, packet.procedure, packet.kind)
+        if which == (REMOTE_PROGRAM, self.procedure, self.kind) and not self.opened.is_set():
+            self.reached.set()
+            self.opened.wait(60)
+            if self.cuts:
+                raise Cut
+        return packet.data
+
+    def wait_reached(self) -> None:
+        assert self.reached.wait(30), f"procedure {self.procedure} was never called"
+
+
 class Proxy:
     """A unix socket at `path` that forwards to the one at `target`.
 

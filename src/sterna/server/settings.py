@@ -95,8 +95,8 @@ TABLE: tuple[Setting, ...] = (
         int,
         "port",
         0,
-        "Port where other hosts ask what was decided about guests that came here; 0 takes the first "
-        "free one from 49216 upward. It opens for the first such guest, and is kept.",
+        "Port where other hosts ask what was decided about guests that came here; 0 takes the "
+        "first free one from 49216 upward. It opens for the first such guest, and is kept.",
         least=0,
         most=65535,
     ),

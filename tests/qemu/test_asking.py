@@ -1,0 +1,165 @@
+"""The source asks the destination what it decided, by itself, whoever else is gone. (L2, L5)"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from qemu.moving import GUEST, QUICK, check_moved, check_stayed, migrate_words
+from support.clients import start_virsh
+from support.daemon import Daemon
+from support.fixtures import MakeGuest, TwoDaemons
+from support.leaks import door_port
+from support.processes import wait_for
+from support.proxy import HEADER, Cut, Gate, Kind, Packet, Proxy
+from support.serial import SerialTap
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(180)]
+
+FINISH = 306
+CONFIRM = 307
+SETTLED_S = 1.0
+"""How soon the guest is in exactly one place, once nobody drives its migration any more."""
+
+
+@pytest.fixture
+def pair(two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest) -> TwoDaemons:
+    two_daemons.source.create(tick_guest_xml(GUEST, QUICK))
+    serial_tap.wait_more_ticks(5)
+    return two_daemons
+
+
+@pytest.fixture
+def finish(pair: TwoDaemons) -> Iterator[Gate]:
+    """Finish's call waits at this gate, and is lost when it opens."""
+    yield (gate := Gate(FINISH))
+    gate.opened.set()
+
+
+def through(pair: TwoDaemons, rule: Gate) -> Proxy:
+    """A way to the destination on which `rule` holds."""
+    return Proxy(pair.destination.root.with_name("p.sock"), pair.destination.socket, rule)
+
+
+def runs_at(daemon: Daemon) -> bool:
+    return GUEST in daemon.guests() and daemon.state(GUEST).startswith("running")
+
+
+def wait_runs_only_at(there: Daemon, other: Daemon, since: float) -> None:
+    """Within a second; the other's QEMU is gone by then."""
+    wait_for(lambda: runs_at(there) and not other.qemus(), "the guest in one place", every_s=0.005)
+    assert time.monotonic() - since <= SETTLED_S
+
+
+def test_controller_killed_between_perform_and_finish(
+    pair: TwoDaemons, finish: Gate, serial_tap: SerialTap
+) -> None:
+    source = pair.source
+    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        finish.wait_reached()
+        since = virsh.kill() / 1e9
+        finish.opened.set()
+        wait_runs_only_at(source, pair.destination, since)
+    check_stayed(pair, serial_tap)
+
+
+def test_controller_killed_when_finish_ran_and_its_reply_was_under_way(
+    pair: TwoDaemons, serial_tap: SerialTap
+) -> None:
+    gate = Gate(FINISH, Kind.REPLY)
+    source = pair.source
+    with through(pair, gate) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        gate.wait_reached()
+        since = virsh.kill() / 1e9
+        gate.opened.set()
+        wait_runs_only_at(pair.destination, source, since)
+    check_moved(pair, serial_tap)
+
+
+def test_a_confirm_that_says_cancelled_though_the_guest_runs_there(
+    pair: TwoDaemons, serial_tap: SerialTap
+) -> None:
+    """virsh, whose Finish got no reply, believes that it failed. The source asks first. (W2)"""
+
+    def lose_reply(packet: Packet) -> bytes:
+        if packet.is_reply(FINISH):
+            raise Cut
+        return packet.data
+
+    ways = pair.source.root.with_name("s.sock"), pair.destination.root.with_name("d.sock")
+    with (
+        Proxy(ways[0], pair.source.socket) as to_source,
+        Proxy(ways[1], pair.destination.socket, lose_reply) as to_destination,
+        start_virsh(to_source.uri, "migrate", "--live", GUEST, to_destination.uri) as virsh,
+    ):
+        to_source.wait_packet(lambda packet: packet.is_call(CONFIRM))
+        virsh.wait()
+    assert pair.source.guests("--all") == set()
+    check_moved(pair, serial_tap)
+
+
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_the_destination_is_away_and_a_daemon_starts_again(
+    which: str, pair: TwoDaemons, finish: Gate, serial_tap: SerialTap
+) -> None:
+    """Without an answer the guest stays held; it runs once there is one, over any restart."""
+    source, destination = pair.source, pair.destination
+    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        finish.wait_reached()
+        destination.kill()
+        virsh.kill()
+    wait_for(lambda: source.state(GUEST).startswith("paused"), "the copy held in doubt")
+    refused = source.virsh("resume", GUEST)
+    assert refused.code
+    assert "another host" in refused.err
+    if which == "source":
+        source.kill()
+        source.start()
+        assert source.state(GUEST).startswith("paused")
+    destination.start()
+    wait_for(lambda: runs_at(source), "the answer")
+    check_stayed(pair, serial_tap)
+
+
+def test_the_source_is_away_while_the_guest_begins_to_run_there(
+    pair: TwoDaemons, serial_tap: SerialTap
+) -> None:
+    """It comes back, asks, and gives its copy up."""
+    gate = Gate(FINISH, Kind.REPLY)
+    source = pair.source
+    with through(pair, gate) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        gate.wait_reached()
+        source.kill()
+        gate.opened.set()
+        virsh.wait()
+    assert runs_at(pair.destination)
+    source.start()
+    wait_for(lambda: not source.qemus(), "the copy given up")
+    check_moved(pair, serial_tap)
+
+
+# -- the door --------------------------------------------------------------------------------------
+
+
+def test_the_door_opens_for_the_first_guest_and_is_kept(pair: TwoDaemons) -> None:
+    assert door_port(pair.source) is None
+    assert door_port(pair.destination) is None
+    pair.source.virsh(*migrate_words(pair.destination)).check()
+    assert door_port(pair.source) is None
+    port = door_port(pair.destination)
+    assert port is not None
+    pair.destination.stop()
+    pair.destination.start()
+    assert door_port(pair.destination) == port
+    with socket.create_connection(("127.0.0.1", port), 5) as asker:
+        asker.settimeout(5)
+        # Sterna's program, the first procedure, and nothing that it could read.
+        asker.sendall(HEADER.pack(HEADER.size, 0x53746572, 1, 1, 0, 1, 0))
+        [length] = struct.unpack(">I", asker.recv(4, socket.MSG_WAITALL))
+        answer = HEADER.unpack(struct.pack(">I", length) + asker.recv(HEADER.size - 4))
+        assert answer[-1] == 1, "an error, and not the guest's end"
+    assert runs_at(pair.destination)
