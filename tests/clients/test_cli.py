@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from qemu.moving import GUEST, LONG, QUICK, check_moved, check_stayed, is_copying
-from support.clients import Ran, Started, run
+from support.clients import STERNA, Started, run, sterna
 from support.domains import tick_xml
 from support.fixtures import Hosts, MakeGuest, TwoDaemons
-from support.host import Host
 from support.processes import wait_for
 from support.serial import SerialTap
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
 
-STERNA = (sys.executable, "-m", "sterna.cli")
 SMALL = """<domain type='qemu'>
   <name>small</name><memory unit='MiB'>16</memory>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
 </domain>"""
 
 
-def sterna(host: Host, *words: str, stdin: str = "") -> Ran:
-    """`sterna WORDS -c HOST`."""
-    return run([*STERNA, *words, "-c", str(host.root)], stdin=stdin, timeout_s=60)
-
-
 def test_a_guest_s_day(hosts: Hosts) -> None:
     host = hosts.start("alpha")
     path = host.file("small.xml", SMALL)
-    assert sterna(host, "define", path, "--start").check().out == "small is started: running\n"
-    assert sterna(host, "list").check().lines[1].split() == [
+    assert sterna(host.root, "define", path, "--start").check().out == "small is started: running\n"
+    assert sterna(host.root, "list").check().lines[1].split() == [
         "1",
         "small",
         "running",
@@ -42,31 +34,33 @@ def test_a_guest_s_day(hosts: Hosts) -> None:
         "16.0",
         "MiB",
     ]
-    assert sterna(host, "pause", "small").check().out == "small is paused: paused\n"
-    shown = sterna(host, "show", "small").check().out
+    assert sterna(host.root, "pause", "small").check().out == "small is paused: paused\n"
+    shown = sterna(host.root, "show", "small").check().out
     assert "State:      paused (user)\n" in shown
-    assert sterna(host, "resume", "small").check().out == "small is resumed: running\n"
-    assert sterna(host, "stop", "--force", "small").check().out == "small is stopped\n"
-    assert sterna(host, "list").check().lines == ["ID  NAME  STATE  VCPUS  MEMORY"]
-    assert sterna(host, "list", "--all", "--names").check().out == "small\n"
-    assert sterna(host, "undefine", "small").check().out == "small is undefined\n"
+    assert sterna(host.root, "resume", "small").check().out == "small is resumed: running\n"
+    assert sterna(host.root, "stop", "--force", "small").check().out == "small is stopped\n"
+    assert sterna(host.root, "list").check().lines == ["ID  NAME  STATE  VCPUS  MEMORY"]
+    assert sterna(host.root, "list", "--all", "--names").check().out == "small\n"
+    assert sterna(host.root, "undefine", "small").check().out == "small is undefined\n"
 
 
 def test_json_everywhere(hosts: Hosts) -> None:
     host = hosts.start("alpha")
-    started = json.loads(sterna(host, "define", "-", "--start", "--json", stdin=SMALL).check().out)
+    started = json.loads(
+        sterna(host.root, "define", "-", "--start", "--json", stdin=SMALL).check().out
+    )
     assert (started["name"], started["state"], started["id"]) == ("small", "running", 1)
-    [listed] = json.loads(sterna(host, "list", "--json").check().out)
+    [listed] = json.loads(sterna(host.root, "list", "--json").check().out)
     assert listed["uuid"] == started["uuid"]
-    assert json.loads(sterna(host, "show", "small", "--json").check().out)["job"] is None
-    assert json.loads(sterna(host, "version", "--json").check().out)["host"] == "alpha"
-    assert json.loads(sterna(host, "stop", "-f", "small", "--json").check().out)["stopped"]
+    assert json.loads(sterna(host.root, "show", "small", "--json").check().out)["job"] is None
+    assert json.loads(sterna(host.root, "version", "--json").check().out)["host"] == "alpha"
+    assert json.loads(sterna(host.root, "stop", "-f", "small", "--json").check().out)["stopped"]
 
 
 def test_xml_comes_out_as_virsh_prints_it(hosts: Hosts) -> None:
     host = hosts.start("alpha")
     host.define(SMALL)
-    ours = sterna(host, "show", "small", "--xml").check().out
+    ours = sterna(host.root, "show", "small", "--xml").check().out
     assert ours.strip() == host.said("dumpxml", "small")
 
 
@@ -80,7 +74,7 @@ def test_xml_comes_out_as_virsh_prints_it(hosts: Hosts) -> None:
     ],
 )
 def test_errors_are_one_sentence(hosts: Hosts, words: list[str], code: int, says: str) -> None:
-    ran = sterna(hosts.start("alpha"), *words)
+    ran = sterna(hosts.start("alpha").root, *words)
     assert ran.code == code
     [line] = ran.err.splitlines()
     assert line.startswith("sterna: ")
@@ -95,7 +89,9 @@ def test_no_daemon(tmp_path: Path) -> None:
 
 
 def test_bad_xml_is_refused_with_its_place(hosts: Hosts) -> None:
-    ran = sterna(hosts.start("alpha"), "define", "-", stdin="<domain type='qemu'><name>x</domain>")
+    ran = sterna(
+        hosts.start("alpha").root, "define", "-", stdin="<domain type='qemu'><name>x</domain>"
+    )
     assert ran.code == 1
     assert "(domain_definition):1" in ran.err
 
@@ -146,7 +142,7 @@ def test_migrate(two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml:
     source, destination = two_daemons.source, two_daemons.destination
     source.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks(5)
-    said = sterna(source, "migrate", GUEST, str(destination.root)).check().out
+    said = sterna(source.root, "migrate", GUEST, str(destination.root)).check().out
     assert said.startswith(f"{GUEST} moved to {destination.root} in ")
     assert " of silence, " in said
     assert said.endswith("sent.\n")
@@ -162,7 +158,7 @@ def test_migrate_with_json(
     source.said("start", GUEST)
     serial_tap.wait_more_ticks(5)
     options = ["--json", "--persistent", "--undefine-source", "--bandwidth", "64"]
-    out = sterna(source, "migrate", GUEST, str(destination.root), *options).check().out
+    out = sterna(source.root, "migrate", GUEST, str(destination.root), *options).check().out
     result = json.loads(out[out.index("{\n") :])
     assert result["guest"] == GUEST
     assert result["transferred_bytes"] > 0

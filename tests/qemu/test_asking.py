@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from qemu.moving import GUEST, QUICK, check_moved, check_stayed, migrate_words
-from support.clients import start_virsh
+from sterna.cli.exits import Exit
+from support.clients import start_virsh, sterna
 from support.daemon import Daemon
 from support.fixtures import MakeGuest, TwoDaemons
 from support.leaks import door_port
@@ -140,6 +141,32 @@ def test_the_source_is_away_while_the_guest_begins_to_run_there(
     source.start()
     wait_for(lambda: not source.qemus(), "the copy given up")
     check_moved(pair, serial_tap)
+
+
+@pytest.mark.parametrize(("action", "left"), [("--take-back", 1), ("--give-up", 0)])
+def test_a_lost_destination_is_reconciled_by_force(
+    action: str, left: int, pair: TwoDaemons, finish: Gate
+) -> None:
+    """Without force it only shows what is known, and says what the unsafe ways risk."""
+    source, destination = pair.source, pair.destination
+    assert sterna(source.root, "reconcile", GUEST).check().out == (f"{GUEST} is not in doubt\n")
+    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        finish.wait_reached()
+        destination.kill()
+        virsh.kill()
+    wait_for(lambda: "in doubt since" in source.said("dominfo", GUEST), "the doubt to be seen")
+    shown = sterna(source.root, "reconcile", GUEST)
+    assert shown.code == Exit.IN_DOUBT
+    for words in ("memory sent completely", "beta", "Connection refused", "--take-back --force"):
+        assert words in shown.out
+    refused = sterna(source.root, "reconcile", GUEST, action)
+    assert refused.code == Exit.FAILED
+    assert "wants force" in refused.err
+    assert source.state(GUEST).startswith("paused")
+    settled = sterna(source.root, "reconcile", GUEST, action, "--force").check()
+    assert settled.out.endswith("by force\n")
+    assert len(source.qemus()) == left
+    assert runs_at(source) == bool(left)
 
 
 # -- the door --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,14 @@ def virsh(uri: str, *words: str, timeout_s: float = 30, stdin: str = "") -> Ran:
 def start_virsh(uri: str, *words: str) -> Started:
     """The same, beside the test."""
     return Started(virsh_argv(uri, *words))
+
+
+STERNA = (sys.executable, "-m", "sterna.cli")
+
+
+def sterna(root: Path, *words: str, stdin: str = "", timeout_s: float = 60) -> Ran:
+    """`sterna WORDS -c ROOT`."""
+    return run([*STERNA, *words, "-c", str(root)], stdin=stdin, timeout_s=timeout_s)
 
 
 def py_client(script: str | Path, *words: str, timeout_s: float = 60) -> Any:

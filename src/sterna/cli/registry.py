@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sterna.cli.command import Command
-from sterna.cli.commands import demo, extra, guests, migrate, watch
+from sterna.cli.commands import demo, extra, guests, migrate, reconcile, watch
 
 COMMANDS: tuple[Command, ...] = (
     guests.LIST,
@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     guests.RESUME,
     watch.CONSOLE,
     migrate.MIGRATE,
+    reconcile.RECONCILE,
     watch.EVENTS,
     extra.VERSION,
     extra.COMPLETION,

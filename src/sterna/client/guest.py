@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from sterna.rpc.msg_domain import (
     DomainSuspendArgs,
     DomainUndefineFlagsArgs,
 )
+from sterna.rpc.msg_story import GuestEvidenceArgs, GuestReconcileArgs
 from sterna.together import together
 
 if TYPE_CHECKING:
@@ -122,6 +124,28 @@ class Guest:
         """State and reason for people: `paused (migration)`."""
         reply = await self.host.call("DOMAIN_GET_STATE", DomainGetStateArgs(await self.dom(), 0))
         return describe_state(reply.state, reply.reason)
+
+    async def evidence(self) -> dict[str, Any]:
+        """What the host knows about where the guest runs.
+
+        Keys: docs/reference/sterna-program.md.
+
+        Raises: NoDomain; NoSupport if the daemon is not Sterna.
+        """
+        reply = await self.host.call("GUEST_EVIDENCE", GuestEvidenceArgs(self.name))
+        return json.loads(reply.evidence)  # type: ignore[no-any-return]  # an object, by contract
+
+    async def reconcile(self, action: str = "ask", *, force: bool = False) -> dict[str, Any]:
+        """Settle a guest in doubt: `ask`, `take-back` or `give-up`. With `settled` and `by`.
+
+        The last two ask first, and need `force` where nobody answers.
+
+        Raises: NoDomain; OperationInvalid: it is not in doubt; OperationFailed: nobody answered,
+            and it was not forced.
+        """
+        args = GuestReconcileArgs(self.name, action, int(force))
+        reply = await self.host.call("GUEST_RECONCILE", args)
+        return json.loads(reply.done)  # type: ignore[no-any-return]  # an object, by contract
 
     async def xml(self, *, inactive: bool = False, secure: bool = False) -> str:
         """Its domain XML; with `inactive` the definition that the next start will use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
@@ -101,6 +102,8 @@ class Outgoing(SourceDriver):
         self.question: Question | None = None
         self.hostname = ""
         self.doubt: Doubt | None = None
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers: list[asyncio.Future[None]] = []
         self.guest, self.running, self.job, self.request = guest, running, job, request
         self.way: Way | None = None
         self.stats: JobStats | None = None
@@ -208,6 +211,19 @@ class Outgoing(SourceDriver):
                 self.stats, downtime=stats.downtime, time_elapsed=stats.time_elapsed
             )
 
+    async def ask_now(self) -> None:
+        """Ask the destination now; returns when it has answered, or nobody has."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        self.post(on.AskCalled())
+        await answer
+
+    async def force(self, *, taken_back: bool) -> None:
+        """A person says what became of the guest. Raises: OperationInvalid (55): not in doubt."""
+        call, answer = self.new_call()
+        self.post(on.Forced(call, taken_back))
+        await answer
+
     # -- events --------------------------------------------------------------------------------
 
     def _heard(self, event: Event) -> None:
@@ -264,6 +280,8 @@ class Outgoing(SourceDriver):
             self._unsubscribe()
             self._drop_socket()
             self.close()
+            if not self.over.done():
+                self.over.set_result(None)
 
     def run(self, effect: do.SourceEffect) -> None:
         match effect:
@@ -350,10 +368,18 @@ class Outgoing(SourceDriver):
             log.info("migration.told mig=%s verdict=%s", self.id, decided.verdict)
             committed = decided.verdict == "committed"
             self.post(on.Told(Record.COMMITTED if committed else Record.ABORTED))
+            self._answered()
             return
         if self.doubt is not None:
             self.doubt.why = why
         self.post(on.Untold(why))
+        self._answered()
+
+    def _answered(self) -> None:
+        waiting, self._answers = self._answers, []
+        for answer in waiting:
+            if not answer.done():
+                answer.set_result(None)
 
     async def _qmp(self, op: QmpOp) -> None:
         self.post(await outcome(op, self._done(op)))

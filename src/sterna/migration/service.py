@@ -23,7 +23,7 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
-from sterna.migration import asking, checks, exchange, qmp, transports, uri
+from sterna.migration import asking, checks, doubt, exchange, qmp, transports, uri
 from sterna.migration.answers import Begun, Finished, Host, Prepared
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
@@ -190,10 +190,7 @@ class Migrations:
         """
         outgoing = self._outgoing.get(guest.uuid)
         if outgoing is not None and outgoing.state.phase is source.Phase.IN_DOUBT:
-            raise OperationInvalid(
-                f"domain '{guest.name}' was sent to another host, and nobody has said whether it"
-                " runs there; look there, and if it does, destroy it here"
-            )
+            raise OperationInvalid(doubt.in_words(outgoing))
 
     async def refresh_stats(self, guest: Guest) -> JobStats | None:
         """Ask QEMU how far the guest's migration is; None if there is none.

@@ -22,6 +22,7 @@ from sterna.guest.pinning import emulator_cpus, vcpu_cpus
 from sterna.guest.states import State
 from sterna.host.files import cpu_bitmap
 from sterna.host.node import cpu_map
+from sterna.migration import doubt
 from sterna.rpc.msg_agent import DomainInterfaceAddressesArgs, DomainInterfaceAddressesRet
 from sterna.rpc.msg_common import IoThread, SecLabel, VcpuInfo
 from sterna.rpc.msg_domain import (
@@ -209,6 +210,9 @@ def domain_get_messages(session: Session, args: DomainGetMessagesArgs) -> Domain
     tainting = not args.flags or args.flags & MESSAGES_TAINTING
     if tainting and guest.active and session.context.guest_ids is None and os.geteuid() == 0:
         found.append("tainted: running with undesirable elevated privileges")
+    outgoing = session.context.migrations.outgoing_of(guest)
+    if not args.flags and outgoing is not None and doubt.in_doubt(outgoing):
+        found.append(doubt.in_words(outgoing))
     return DomainGetMessagesRet(msgs=found)
 
 

@@ -1,0 +1,66 @@
+"""Sterna's own program, for people: a guest of which nobody knows where it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from uuid import UUID
+
+from sterna.errors import OperationInvalid
+from sterna.guest.actor import Guest
+from sterna.migration import doubt
+from sterna.migration.outgoing import Outgoing
+from sterna.rpc.msg_story import (
+    GuestEvidenceArgs,
+    GuestEvidenceRet,
+    GuestReconcileArgs,
+    GuestReconcileRet,
+)
+from sterna.server.dispatch import handles
+from sterna.server.logging import event
+from sterna.server.session import Session
+
+log = logging.getLogger(__name__)
+
+
+@handles("GUEST_EVIDENCE")
+def guest_evidence(session: Session, args: GuestEvidenceArgs) -> GuestEvidenceRet:
+    guest = named(session, args.guest)
+    outgoing = session.context.migrations.outgoing_of(guest)
+    known = {"in_doubt": False, "guest": guest.name, "summary": "is not being migrated"}
+    return GuestEvidenceRet(json.dumps(doubt.evidence(outgoing) if outgoing else known))
+
+
+@handles("GUEST_RECONCILE")
+async def guest_reconcile(session: Session, args: GuestReconcileArgs) -> GuestReconcileRet:
+    guest = named(session, args.guest)
+    outgoing = outgoing_in_doubt(session, guest)
+    force = bool(args.force)
+    event(
+        log,
+        "doubt.reconcile",
+        logging.WARNING if force else logging.INFO,
+        mig=outgoing.id,
+        guest=guest.name,
+        action=args.action,
+        force=force,
+    )
+    done = await doubt.reconcile(outgoing, args.action, force=force)
+    return GuestReconcileRet(json.dumps(done))
+
+
+def named(session: Session, text: str) -> Guest:
+    """A guest by uuid or name. Raises: NoDomain (42)."""
+    registry = session.context.registry
+    try:
+        return registry.lookup_by_uuid(UUID(text), text)
+    except ValueError:
+        return registry.lookup_by_name(text)
+
+
+def outgoing_in_doubt(session: Session, guest: Guest) -> Outgoing:
+    """Raises: OperationInvalid (55)."""
+    outgoing = session.context.migrations.outgoing_of(guest)
+    if outgoing is None:
+        raise OperationInvalid(f"domain '{guest.name}' is not in doubt")
+    return outgoing
