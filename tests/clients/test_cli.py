@@ -143,6 +143,11 @@ def test_migrate(two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml:
     source.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks(5)
     said = sterna(source.root, "migrate", GUEST, str(destination.root)).check().out
+    assert "migrated to beta: " in sterna(source.root, "history", GUEST).check().out
+    assert "migrated from alpha: " in sterna(destination.root, "history").check().out
+    [there] = json.loads(sterna(destination.root, "history", "--json").check().out)
+    assert there["detail"]["succeeded"]
+    assert "committing" in [name for name, _ in there["detail"]["phases"]]
     assert said.startswith(f"{GUEST} moved to {destination.root} in ")
     assert " of silence, " in said
     assert said.endswith("sent.\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sterna.cli.command import Command
-from sterna.cli.commands import demo, extra, guests, migrate, reconcile, watch
+from sterna.cli.commands import demo, extra, guests, history, migrate, reconcile, watch
 
 COMMANDS: tuple[Command, ...] = (
     guests.LIST,
@@ -17,6 +17,7 @@ COMMANDS: tuple[Command, ...] = (
     watch.CONSOLE,
     migrate.MIGRATE,
     reconcile.RECONCILE,
+    history.HISTORY,
     watch.EVENTS,
     extra.VERSION,
     extra.COMPLETION,

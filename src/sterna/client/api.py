@@ -18,10 +18,12 @@ or `sterna.client.errors.ConnectionFailed` when the host cannot be reached or we
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from sterna.client.errors import ConnectionFailed
 from sterna.client.events import EventStream, subscribed
@@ -34,6 +36,7 @@ from sterna.rpc.calls import Procedure
 from sterna.rpc.errors import ConnectionLost
 from sterna.rpc.msg_connect import ConnectSupportsFeatureArgs
 from sterna.rpc.msg_domain import DomainCreateXmlArgs, DomainDefineXmlFlagsArgs
+from sterna.rpc.msg_story import GuestHistoryArgs
 from sterna.together import together
 from sterna.xdr.message import Message
 
@@ -139,6 +142,25 @@ class Host:
         """The host's guests; without `inactive` only those that have a QEMU."""
         flags = LIST_ACTIVE | (LIST_INACTIVE if inactive else 0)
         return [Guest(self, dom.name, dom) for dom in await list_doms(self, flags)]
+
+    async def history(self, guest: str = "", *, limit: int = 0) -> list[dict[str, Any]]:
+        """What happened, newest first: `at` (ms since the epoch), `guest` (uuid), `kind`, `detail`.
+
+        `guest` is a name or UUID, also of one that is not there any more; "" for all. Without a
+        limit it is a thousand entries.
+
+        Raises: NoSupport if the daemon is not Sterna.
+        """
+        reply = await self.call("GUEST_HISTORY", GuestHistoryArgs(guest, limit))
+        return [
+            {
+                "at": entry.at,
+                "guest": str(UUID(bytes=entry.guest)),
+                "kind": entry.kind,
+                "detail": json.loads(entry.detail),
+            }
+            for entry in reply.entries
+        ]
 
     async def infos(self, *, inactive: bool = True) -> list[GuestInfo]:
         """What each guest is and does now; asked for all at once."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -100,6 +101,9 @@ class Driver(ABC, Generic[S, E, F]):
         self._watched: list[tuple[ClientLink, Callable[[], None]]] = []
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._last_call = 0
+        self._begun = time.monotonic()
+        self.phases: list[tuple[str, int]] = []
+        """For people: each phase, and when it began, in ms since the first."""
         self.at_rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once this side can be left alone: over, or waiting for somebody else's word."""
 
@@ -120,6 +124,7 @@ class Driver(ABC, Generic[S, E, F]):
     def begin(self, state: S, effects: tuple[F, ...]) -> None:
         """Start with a state the core made."""
         self.state = state
+        self.phases.append((state.phase.value, 0))
         log.info("migration.begun mig=%s guest=%s", self.id, state.guest)
         self._busy = True
         try:
@@ -149,6 +154,8 @@ class Driver(ABC, Generic[S, E, F]):
                 self.state, effects = self.step(before, event)
                 self._log(before, event, effects)
                 if self.state.phase is not before.phase:
+                    since_ms = round((time.monotonic() - self._begun) * 1000)
+                    self.phases.append((self.state.phase.value, since_ms))
                     self.entered(self.state.phase)
                 self._apply(effects)
         finally:

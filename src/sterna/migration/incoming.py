@@ -28,7 +28,7 @@ from sterna.guest.states import (
     Suspended,
 )
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp
+from sterna.migration import qmp, story
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
 from sterna.migration.core import effects as do
@@ -81,6 +81,7 @@ class Incoming(DestinationDriver):
     Attributes:
         foreign: the source is not Sterna, so no cookie can prove that it gave the guest away.
         origin_name: the guest's name at the source, which cookies carry.
+        source_name: what the source's host calls itself.
         persistent_xml: what Finish writes down, if it was asked to.
         stats: what the source's cookie said of the transfer.
     """
@@ -100,6 +101,7 @@ class Incoming(DestinationDriver):
         self.definition, self.listening = definition, listening
         self.foreign = False
         self.origin_name = guest.name
+        self.source_name = ""
         self.persistent_xml: str | None = None
         self.stats: JobStats | None = None
         self.times: Times | None = None
@@ -263,8 +265,8 @@ class Incoming(DestinationDriver):
                 self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
             case do.ClearTimer(timer=timer):
                 self.clear_timer(timer)
-            case do.EndJob():
-                self._end_job()
+            case do.EndJob(succeeded=succeeded):
+                self._end_job(succeeded=succeeded)
 
     def _kill_qemu(self, reason: do.StopReason) -> None:
         self._kill = _ENDINGS[reason]
@@ -292,10 +294,20 @@ class Incoming(DestinationDriver):
         elif view is do.View.HELD:
             guest.set_paused(PausedReason.API_ERROR, Suspended.API_ERROR)
 
-    def _end_job(self) -> None:
+    def _end_job(self, *, succeeded: bool) -> None:
         self._unsubscribe()
         self.listening.release_port()
         self.guest.jobs.end(self.job)
+        told = story.story(
+            self.id,
+            self.guest.name,
+            succeeded=succeeded,
+            other=self.source_name,
+            failure=self.state.failure,
+            phases=self.phases,
+            stats=self.guest.jobs.completed if succeeded else self.stats,
+        )
+        self.do(story.keep(self.guest.surroundings.store, self.guest.uuid, story.IN, told))
         self.guest.forget_if_nothing()
 
     # -- work ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, qmp, transports, uri
+from sterna.migration import asking, qmp, story, transports, uri
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
@@ -327,6 +327,16 @@ class Outgoing(SourceDriver):
             self.guest.emit(JobCompletedEvent(self.guest.ref, stats))
         else:
             jobs.end(self.job)
+        told = story.story(
+            self.id,
+            self.guest.name,
+            succeeded=succeeded,
+            other=self.hostname or (self.way.hostname if self.way is not None else ""),
+            failure=self.state.failure,
+            phases=self.phases,
+            stats=self.stats,
+        )
+        self.do(story.keep(self.guest.surroundings.store, self.guest.uuid, story.OUT, told))
         self.ended(self)
 
     def _undefine(self) -> None:

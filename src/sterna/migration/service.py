@@ -246,6 +246,7 @@ class Migrations:
             raise
         listening = Listening(plan.listen, lambda: self._release(plan.port))
         incoming = Incoming(id, guest, job, request, definition=definition, listening=listening)
+        incoming.source_name = cookie.hostname
         incoming.foreign = cookie.own is None
         incoming.origin_name = origin_name
         incoming.ended = self._incoming_ended

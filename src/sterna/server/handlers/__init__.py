@@ -21,6 +21,7 @@ from sterna.server.handlers import (
     node,
     stats,
     storage,
+    story,
     streams,
     tuning,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "node",
     "stats",
     "storage",
+    "story",
     "streams",
     "tuning",
 ]
