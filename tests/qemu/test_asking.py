@@ -56,6 +56,17 @@ def wait_runs_only_at(there: Daemon, other: Daemon, since: float) -> None:
     assert time.monotonic() - since <= SETTLED_S
 
 
+def lose_destination(pair: TwoDaemons, finish: Gate) -> None:
+    """Its daemon and the controller die before Finish: the source is in doubt, and says so."""
+    source = pair.source
+    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        finish.wait_reached()
+        pair.destination.kill()
+        virsh.kill()
+    wait_for(lambda: "in doubt since" in source.said("dominfo", GUEST), "the doubt to be seen")
+    assert source.state(GUEST).startswith("paused")
+
+
 def test_controller_killed_between_perform_and_finish(
     pair: TwoDaemons, finish: Gate, serial_tap: SerialTap
 ) -> None:
@@ -109,11 +120,7 @@ def test_the_destination_is_away_and_a_daemon_starts_again(
 ) -> None:
     """Without an answer the guest stays held; it runs once there is one, over any restart."""
     source, destination = pair.source, pair.destination
-    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
-        finish.wait_reached()
-        destination.kill()
-        virsh.kill()
-    wait_for(lambda: source.state(GUEST).startswith("paused"), "the copy held in doubt")
+    lose_destination(pair, finish)
     refused = source.virsh("resume", GUEST)
     assert refused.code
     assert "another host" in refused.err
@@ -148,13 +155,9 @@ def test_a_lost_destination_is_reconciled_by_force(
     action: str, left: int, pair: TwoDaemons, finish: Gate
 ) -> None:
     """Without force it only shows what is known, and says what the unsafe ways risk."""
-    source, destination = pair.source, pair.destination
+    source = pair.source
     assert sterna(source.root, "reconcile", GUEST).check().out == (f"{GUEST} is not in doubt\n")
-    with through(pair, finish) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
-        finish.wait_reached()
-        destination.kill()
-        virsh.kill()
-    wait_for(lambda: "in doubt since" in source.said("dominfo", GUEST), "the doubt to be seen")
+    lose_destination(pair, finish)
     shown = sterna(source.root, "reconcile", GUEST)
     assert shown.code == Exit.IN_DOUBT
     for words in ("memory sent completely", "beta", "tcp://127.0.0.1:", "--take-back --force"):

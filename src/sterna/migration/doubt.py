@@ -45,11 +45,14 @@ def in_words(outgoing: Outgoing) -> str:
 
 
 def evidence(outgoing: Outgoing) -> dict[str, Any]:
-    """What this host knows; times are ms since the epoch, None where there was none."""
+    """What this host knows; times are ms since the epoch, None where there was none.
+
+    Whoever may only read sees it too: so not the migration's id, with which the destination could
+    be asked, and by that the migration ended.
+    """
     known, question = outgoing.doubt, outgoing.question
     return {
         "in_doubt": in_doubt(outgoing),
-        "migration": outgoing.id,
         "guest": outgoing.state.guest,
         "summary": in_words(outgoing) if in_doubt(outgoing) else outgoing.state.phase.value,
         "here": {

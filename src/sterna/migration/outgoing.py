@@ -331,7 +331,7 @@ class Outgoing(SourceDriver):
             self.id,
             self.guest.name,
             succeeded=succeeded,
-            other=self.hostname or (self.way.hostname if self.way is not None else ""),
+            other=self.hostname,
             failure=self.state.failure,
             phases=self.phases,
             stats=self.stats,
