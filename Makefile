@@ -1,13 +1,13 @@
 # `make demo` and `make test` are all a fresh clone needs: both call `make setup` first.
 SHELL := /bin/sh
 BIN := .venv/bin
-CODE := src tests bench
+CODE := src tests bench faults
 # What runs beside each other. Timing tests run alone afterwards: neighbours would be measured too.
 JOBS ?= auto
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-fast soak demo bench fuzz docs lock clean
+.PHONY: help setup lint format test test-fast soak demo bench faults fuzz docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: setup ## two hosts, a live migration there and back, and a controller that
 
 bench: setup ## Sterna, bare QEMU and libvirtd side by side
 	PYTHONPATH=tests $(BIN)/python -m bench
+
+faults: setup ## every fault in every phase on real QEMU, for an hour; a run that was cut off goes on
+	PYTHONPATH=tests $(BIN)/python -m faults $(CASES)
 
 fuzz: setup ## throw malformed packets and XML at it, for a long time
 	STERNA_FUZZ_EXAMPLES=200000 $(PYTEST) -q --timeout 14400 -n $(JOBS) $$(find tests -name 'test_fuzz*.py')

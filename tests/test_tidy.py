@@ -48,7 +48,7 @@ def tracked() -> list[Path]:
     )
     names = listed.stdout.split("\0")
     if listed.returncode:
-        folders = ("src", "tests", "docs", "bench", "scripts")
+        folders = ("src", "tests", "docs", "bench", "faults", "scripts")
         found = [path for folder in folders for path in (REPOSITORY / folder).rglob("*")]
         names = [str(path.relative_to(REPOSITORY)) for path in [*found, *REPOSITORY.glob("*.md")]]
     paths = (REPOSITORY / name for name in names if name and "__pycache__" not in name)

@@ -24,6 +24,15 @@ def never_none(w: World, settled: bool) -> str | None:
     return None if running else "L2: the guest runs nowhere"
 
 
+def no_stale_copy(w: World, settled: bool) -> str | None:
+    """L1 in the long run: a source that does not know that it gave the guest away would start it
+    again, from its definition, as soon as somebody asks it to."""
+    given = settled and w.asks and w.d_store is Record.COMMITTED
+    if not given or w.excuses & {"store failed", "hung"} or Record.HANDED_OVER in w.s_store:
+        return None
+    return "L1: the source does not know that the guest is the destination's"
+
+
 def no_orphans(w: World, settled: bool) -> str | None:
     """L3: once the destination knows that the connection ended, nothing undecided lives on."""
     if w.dest is None or not w.cd.told:
@@ -58,5 +67,6 @@ def bad(w: World, settled: bool) -> str | None:
         or never_two(w)
         or no_orphans(w, settled)
         or never_none(w, settled)
+        or no_stale_copy(w, settled)
         or every_job_ends(w, settled)
     )

@@ -116,7 +116,8 @@ def _source_side(w: World) -> Iterator[Move]:
             if w.qs.alive:
                 yield "source QEMU is killed", source_qemu_ends(done)
             else:
-                yield "source QEMU is found dead", done
+                said = (*w.s_out, on.QemuGone("migrated"))
+                yield "source QEMU is found dead", done._replace(s_out=said)
 
 
 def _dest_side(w: World) -> Iterator[Move]:
@@ -399,8 +400,6 @@ def _source_restarts(w: World) -> World:
         question="",
         late=w.late or w.question == "way",
     )
-    if not w.qs.alive:
-        return w._replace(source=dataclasses.replace(w.source, phase=source.Phase.ENDED))
     order = (Record.HANDED_OVER, Record.TAKEN_BACK, Record.PERFORMING)
     state, effects = source.recovered(
         "g",
@@ -409,6 +408,7 @@ def _source_restarts(w: World) -> World:
         shall_run=not w.paused,
         stopped=not w.qs.cpus,
         asks=w.asks and Record.PERFORMING in w.s_store,
+        gone=not w.qs.alive,
     )
     return run_source(w._replace(source=state), effects)
 

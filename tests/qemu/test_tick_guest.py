@@ -45,6 +45,33 @@ def test_a_changed_byte_shows_as_bad(tick_elf: Path, serial_tap: SerialTap, tmp_
         history.check_one_history()
 
 
+def test_a_second_writer_of_its_disk_shows(
+    tick_elf: Path, serial_tap: SerialTap, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    parameters = TickParameters(region_mib=1, disk_every_ticks=2)
+    arguments = tick_arguments(tick_elf, parameters, serial_tap.path)
+    arguments += ["-drive", f"if=ide,file={disk},format=raw"]
+    with BareQemu(arguments):
+        serial_tap.wait_more_ticks(20).check_one_history()
+        written = int.from_bytes(disk.read_bytes()[508:512], "little")
+        assert 0 < written <= len(serial_tap.history().ticks) + 1
+        with disk.open("r+b") as file:
+            while not serial_tap.history().faults:
+                file.seek(12)
+                file.write((77_777).to_bytes(4, "little"))
+                file.flush()
+                serial_tap.wait_more_ticks(1)
+        serial_tap.wait_line("BAD disk word 3 is 77777 not ")
+
+
+def test_a_disk_that_is_not_there_is_said(tick_elf: Path, serial_tap: SerialTap) -> None:
+    parameters = TickParameters(region_mib=1, disk_every_ticks=1)
+    with BareQemu(tick_arguments(tick_elf, parameters, serial_tap.path)):
+        serial_tap.wait_line("BAD disk says ")
+
+
 def test_too_little_memory_is_said(tick_elf: Path, serial_tap: SerialTap) -> None:
     arguments = tick_arguments(tick_elf, TickParameters(region_mib=4), serial_tap.path)
     arguments[arguments.index("-m") + 1] = "18"

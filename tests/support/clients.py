@@ -86,8 +86,7 @@ class Started:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=20)
+        self.end()
 
     def kill(self) -> int:
         """SIGKILL; the moment of the signal (monotonic clock, ns)."""
@@ -99,6 +98,11 @@ class Started:
     def interrupt(self) -> None:
         """What Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> str:
+        """Kill it if it still runs; what it complained of."""
+        self.process.kill()
+        return self.process.communicate(timeout=20)[1]
 
     def wait(self, timeout_s: float = 60) -> Ran:
         out, err = self.process.communicate(timeout=timeout_s)

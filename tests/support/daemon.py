@@ -50,8 +50,13 @@ class Daemon(Host):
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        migration_address: str = "127.0.0.1",
     ) -> None:
-        """`prefix` are words before the command, as `nsenter …`; `options` come after ours."""
+        """`prefix` are words before the command, as `nsenter …`; `options` come after ours.
+
+        At `address` clients reach it by TCP, at `migration_address` other hosts do.
+        """
         self.root = root
         self.name = name
         self.mark = secrets.token_hex(8)
@@ -60,13 +65,14 @@ class Daemon(Host):
         self.socket_read_only = root / "run" / "libvirt-sock-ro"
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self.uri_read_only = f"qemu+unix:///system?socket={self.socket_read_only}"
-        self.tcp_uri = f"qemu+tcp://127.0.0.1:{self.tcp_port}/system"
+        self.address = address
+        self.tcp_uri = f"qemu+tcp://{address}:{self.tcp_port}/system"
         self.log_path = root.with_name(f"{root.name}.log")
         self.argv = [
             *prefix,
             *(sys.executable, "-m", "sterna.server"),
-            *("--root", str(root), "--name", name, "--tcp", f"127.0.0.1:{self.tcp_port}"),
-            *("--migration-address", "127.0.0.1", *options),
+            *("--root", str(root), "--name", name, "--tcp", f"{address}:{self.tcp_port}"),
+            *("--migration-address", migration_address, *options),
         ]
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self.process: subprocess.Popen[bytes] | None = None

@@ -35,9 +35,8 @@ class MemoryStore:
 
     async def put_definition(self, definition: StoredDefinition) -> None:
         self._writing()
-        for other in self._definitions.values():
-            if other.name == definition.name and other.uuid != definition.uuid:
-                raise StoreFailed(f"store: UNIQUE constraint failed: {definition.name}")
+        for other in [d for d in self._definitions.values() if d.name == definition.name]:
+            del self._definitions[other.uuid]
         self._definitions[definition.uuid] = definition
 
     async def delete_definition(self, uuid: UUID) -> None:

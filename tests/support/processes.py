@@ -93,19 +93,19 @@ def kinds_of_files(pid: int) -> Counter[str]:
 
 
 def listening_ports(pids: Iterable[int]) -> set[int]:
-    """TCP ports on which any of these processes listens (in our network namespace)."""
-    inodes = {
-        target.removeprefix("socket:[").removesuffix("]")
-        for pid in pids
-        for target in open_files(pid).values()
-        if target.startswith("socket:[")
-    }
+    """TCP ports on which any of these processes listens, each in its network namespace."""
     ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in read(Path(table)).decode().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTEN_STATE and fields[9] in inodes:
-                ports.add(int(fields[1].rpartition(":")[2], 16))
+    for pid in pids:
+        inodes = {
+            target.removeprefix("socket:[").removesuffix("]")
+            for target in open_files(pid).values()
+            if target.startswith("socket:[")
+        }
+        for table in ("tcp", "tcp6") if inodes else ():
+            for line in read(Path(f"/proc/{pid}/net/{table}")).decode().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTEN_STATE and fields[9] in inodes:
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.relay import Target, close, connect, reset
+
 HEADER = struct.Struct(">7I")
 REMOTE_PROGRAM = 0x20008086
 KEEPALIVE_PROGRAM = 0x6B656570
@@ -84,14 +86,14 @@ class Gate:
 
 
 class Proxy:
-    """A unix socket at `path` that forwards to the one at `target`.
+    """A unix socket at `path` that forwards to `target`.
 
     `rule` sees every packet of both directions, in one thread for each direction of a connection: a
     rule that waits delays its direction only. `packets` keeps what passed. Descriptors are not
     forwarded. `silence()` stops forwarding without closing: what a cut cable looks like.
     """
 
-    def __init__(self, path: Path, target: Path, rule: Rule | None = None) -> None:
+    def __init__(self, path: Path, target: Target, rule: Rule | None = None) -> None:
         self.path = path
         self.target = target
         self.rule: Rule = rule or (lambda packet: packet.data)
@@ -125,10 +127,16 @@ class Proxy:
 
     def cut(self) -> None:
         """Close every connection, both sides."""
+        self._each(close)
+
+    def reset(self) -> None:
+        """The same with a RST, where the target is TCP."""
+        self._each(reset)
+
+    def _each(self, end: Callable[[socket.socket], None]) -> None:
         with self._news:
             for sock in self._sockets:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                end(sock)
 
     def silence(self) -> None:
         self._flowing.clear()
@@ -138,7 +146,7 @@ class Proxy:
 
     def close(self) -> None:
         self._closed = True
-        self._listener.shutdown(socket.SHUT_RDWR)
+        close(self._listener)
         self.resume()
         self.cut()
         for thread in self._threads:
@@ -173,12 +181,10 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             try:
-                server.connect(str(self.target))
+                server = connect(self.target)
             except OSError:
                 client.close()
-                server.close()
                 continue
             with self._news:
                 self._sockets += [client, server]
@@ -197,8 +203,7 @@ class Proxy:
                 if data:
                     sink.sendall(data)
         for sock in (source, sink):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            close(sock)
 
     def _read(self, read: Callable[[int], bytes], connection: int) -> Packet | None:
         head = read(HEADER.size)

@@ -18,7 +18,7 @@ from sterna.guest.jobs import Job
 from sterna.guest.jobstats import JobOperation, JobStats, JobType
 from sterna.guest.ports import ClientLink
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
-from sterna.guest.states import PausedReason, RunningReason
+from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import asking, qmp, story, transports, uri
 from sterna.migration.core import effects as do
@@ -37,6 +37,7 @@ from sterna.store.errors import StoreFailed
 log = logging.getLogger("sterna.migration.source")
 
 FD_NAME: Final = "migrate"
+DELETE_AGAIN_S: Final = 1.0
 SENT: Final = ("postmigrate", "finish-migrate")
 """QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
@@ -308,8 +309,7 @@ class Outgoing(SourceDriver):
             case do.Show(view=view):
                 self._show(view)
             case do.Kill():
-                # Its images are inactive since `completed`: there is nothing to flush.
-                self.guest.kill_now(MIGRATED)
+                self._kill_qemu()
             case do.Undefine():
                 self._undefine()
             case do.EndJob(succeeded=succeeded):
@@ -339,15 +339,33 @@ class Outgoing(SourceDriver):
         self.do(story.keep(self.guest.surroundings.store, self.guest.uuid, story.OUT, told))
         self.ended(self)
 
+    def _kill_qemu(self) -> None:
+        if self.guest.running is self.running:
+            # Its images are inactive since `completed`: there is nothing to flush.
+            self.guest.kill_now(MIGRATED)
+            return
+        if self.guest.running is None:
+            self.guest.set_state(State.SHUTOFF, ShutoffReason.MIGRATED)
+        self.post(on.QemuGone("migrated"))
+
     def _undefine(self) -> None:
         if MigrateFlag.UNDEFINE_SOURCE not in self.request.flags or not self.guest.persistent:
             return
         self.guest.definition = None
         self.guest.autostart = False
         self.guest.forget_if_nothing()
+        self.do(self._delete_definition())
+
+    async def _delete_definition(self) -> None:
+        """Until it works: a definition that came back with the next daemon would be a stale one."""
         surroundings, uuid = self.guest.surroundings, self.guest.uuid
-        deleting = surroundings.write_down(lambda: surroundings.store.delete_definition(uuid))
-        deleting.add_done_callback(self._looked_at)
+        while not self.guest.persistent:
+            try:
+                await surroundings.write_down(lambda: surroundings.store.delete_definition(uuid))
+                return
+            except StoreFailed as exc:
+                log.error("migration.not_undefined mig=%s error=%r", self.id, exc.detail)
+            await asyncio.sleep(DELETE_AGAIN_S)
 
     # -- work ----------------------------------------------------------------------------------
 

@@ -66,9 +66,10 @@ class SqliteStore:
 
     async def put_definition(self, definition: StoredDefinition) -> None:
         d = definition
+        # Another one of that name is a deletion that has not reached the disk yet: names are kept
+        # apart by the registry.
         await self._write(
-            "INSERT INTO definition VALUES (?, ?, ?, ?) ON CONFLICT (uuid) DO UPDATE"
-            " SET name = excluded.name, xml = excluded.xml, autostart = excluded.autostart",
+            "INSERT OR REPLACE INTO definition VALUES (?, ?, ?, ?)",
             (str(d.uuid), d.name, d.xml, int(d.autostart)),
         )
 

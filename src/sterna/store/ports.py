@@ -65,7 +65,7 @@ class Store(Protocol):
         """All definitions, by name."""
 
     async def put_definition(self, definition: StoredDefinition) -> None:
-        """Write or replace the definition of its uuid."""
+        """Write or replace the definition of its uuid, and whatever else has its name."""
 
     async def delete_definition(self, uuid: UUID) -> None:
         """Forget it; nothing happens if there is none."""

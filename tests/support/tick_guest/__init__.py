@@ -23,6 +23,7 @@ class TickParameters:
     flushes_tlb: bool = True
     stop_after_ticks: int = 0
     reset_after_ticks: int = 0
+    disk_every_ticks: int = 0
 
     @property
     def cmdline(self) -> str:
@@ -32,6 +33,7 @@ class TickParameters:
             f" tick={self.tick_ms} power={int(self.obeys_power_button)}"
             f" flush={int(self.flushes_tlb)}"
             f" stop={self.stop_after_ticks} reset={self.reset_after_ticks}"
+            f" disk={self.disk_every_ticks}"
         )
 
     @property

@@ -8,6 +8,8 @@
  *     ready PAGES                          the region is filled; ticking begins
  *     tick N DIRTIED CHECKED               N counts 1, 2, 3 … without a gap for as long as this guest lives
  *     BAD page P word I is X not Y tick N  memory is not what was written: lost, stale, doubled or corrupt
+ *     BAD disk word I is X not Y tick N    the disk holds another mark than the guest's last one: a second writer's
+ *     BAD disk says X tick N               the disk refused: its status and error registers
  *     heard XX                             a byte came in on the serial port (hexadecimal)
  *     scan XX                              a scancode came from the keyboard controller
  *     power                                the power button was pressed; the guest turns itself off (unless power=0)
@@ -26,11 +28,16 @@
  *     power=1    0: ignores the power button
  *     stop=0     after this many ticks it turns itself off; 0: never
  *     reset=0    after this many ticks it resets itself; 0: never
+ *     disk=0     every so many ticks it writes its mark on the first IDE disk, having read the last one; 0: never
  *
  * Memory. The page P of generation G holds 1024 words w[0] = P*A ^ G*B ^ C, w[i+1] = w[i]*5 + D. The dirtying cursor
  * goes round the region; pages before it are of generation G, pages from it on of G-1. So the expected content of any
  * page follows from the cursor alone, nothing is stored beside it, and a page that arrived in an older version shows.
  * DIRTIED and CHECKED are pages since boot, modulo 2^32: once CHECKED has grown by PAGES, all was verified.
+ *
+ * Disk. The first sector of the primary master, written through PIO, holds 128 times the number of the tick that wrote
+ * it. The guest remembers that number and reads it back before it writes the next one, so whatever another copy of the
+ * guest has written in between shows, and so does a write that was lost.
  *
  * QEMU's TCG, seen with 7.2: when a pass of a migration has collected which pages are dirty, writes through entries
  * of the emulated TLB that are already marked writable are not noticed. A page that is written all the time is then
@@ -54,6 +61,13 @@
         .set    PM1_STATUS, 0x600       # where SeaBIOS puts ACPI's PM block, on pc and on q35
         .set    PM1_CONTROL, 0x604
         .set    POWER_BUTTON, 0x100
+        .set    ATA, 0x1F0              # registers of the primary IDE channel
+        .set    ATA_READ, 0x20
+        .set    ATA_WRITE, 0x30
+        .set    ATA_FLUSH, 0xE7
+        .set    ATA_BUSY, 0x80
+        .set    ATA_REQUESTS, 0x08
+        .set    ATA_FAILED, 0x21        # an error, or a fault of the device
 
         .text
         .align  4
@@ -106,6 +120,7 @@ main:
         jmp     4b
 5:      call    print_tick
         call    poll_inputs
+        call    mark_disk
         mov     eax, [ticks]
         cmp     eax, [stop_after]
         je      power_off
@@ -178,11 +193,7 @@ verify_page:
         call    puts
         pop     eax
         call    put_hex
-        mov     esi, offset text_tick
-        call    puts
-        mov     eax, [ticks]
-        call    put_decimal
-        jmp     newline
+        jmp     bad_at_tick
 
 fill:
         xor     ebx, ebx
@@ -247,6 +258,121 @@ check_one:
         xor     eax, eax
 2:      mov     [check_cursor], eax
         ret
+
+# ---- disk ----------------------------------------------------------------------------------------------------------
+
+mark_disk:
+        cmp     dword ptr [disk_every], 0
+        je      9f
+        dec     dword ptr [disk_countdown]
+        jg      9f
+        mov     eax, [disk_every]
+        mov     [disk_countdown], eax
+        cmp     dword ptr [mark], 0             # nothing of ours is there yet
+        je      1f
+        mov     al, ATA_READ
+        call    disk_command
+        jnz     disk_refused
+        mov     edi, offset sector
+        mov     ecx, 256
+        mov     dx, ATA
+        rep     insw
+        mov     edi, offset sector
+        mov     ecx, 128
+        mov     eax, [mark]
+        repe    scasd
+        jne     disk_differs
+1:      mov     eax, [ticks]
+        mov     [mark], eax
+        mov     edi, offset sector
+        mov     ecx, 128
+        rep     stosd
+        mov     al, ATA_WRITE
+        call    disk_command
+        jnz     disk_refused
+        mov     esi, offset sector
+        mov     ecx, 256
+        mov     dx, ATA
+        rep     outsw
+        call    disk_idle
+        jnz     disk_refused
+        mov     dx, ATA + 7
+        mov     al, ATA_FLUSH
+        out     dx, al
+        call    disk_idle
+        jnz     disk_refused
+9:      ret
+
+disk_command:                                   # al for sector 0; ZF once it asks for the data
+        push    eax
+        mov     dx, ATA + 2
+        mov     al, 1                           # one sector
+        out     dx, al
+        xor     al, al
+        inc     dx
+        out     dx, al
+        inc     dx
+        out     dx, al
+        inc     dx
+        out     dx, al
+        inc     dx
+        mov     al, 0xE0                        # the master, by block address
+        out     dx, al
+        inc     dx
+        pop     eax
+        out     dx, al
+        call    disk_idle
+        jnz     1f
+        in      al, dx
+        and     al, ATA_REQUESTS
+        cmp     al, ATA_REQUESTS
+1:      ret
+
+disk_idle:                                      # ZF if all went well
+        mov     dx, ATA + 7
+1:      in      al, dx
+        test    al, ATA_BUSY
+        jnz     1b
+        test    al, ATA_FAILED
+        ret
+
+disk_refused:
+        mov     esi, offset text_disk_says
+        call    puts
+        mov     dx, ATA + 7
+        in      al, dx
+        movzx   eax, al
+        push    eax
+        mov     dx, ATA + 1
+        in      al, dx
+        pop     edx
+        mov     ah, dl
+        call    put_hex
+        jmp     bad_at_tick
+
+disk_differs:
+        push    dword ptr [edi - 4]
+        mov     eax, 127
+        sub     eax, ecx
+        push    eax
+        mov     esi, offset text_disk_word
+        call    puts
+        pop     eax
+        call    put_decimal
+        mov     esi, offset text_is
+        call    puts
+        pop     eax
+        call    put_decimal
+        mov     esi, offset text_not
+        call    puts
+        mov     eax, [mark]
+        call    put_decimal
+bad_at_tick:
+        mov     esi, offset text_tick
+        call    puts
+        mov     eax, [ticks]
+        call    put_decimal
+        jmp     newline
 
 # ---- input and power -----------------------------------------------------------------------------------------------
 
@@ -563,10 +689,11 @@ flushes:        .long   1
 obeys_power:    .long   1
 stop_after:     .long   0
 reset_after:    .long   0
+disk_every:     .long   0
 parameters:
         .long   name_mib, region_mib, name_dirty, dirty_rate, name_check, check_rate, name_tick, tick_ms
         .long   name_flush, flushes, name_power, obeys_power, name_stop, stop_after
-        .long   name_reset, reset_after, 0
+        .long   name_reset, reset_after, name_disk, disk_every, 0
 name_mib:       .asciz  "mib="
 name_dirty:     .asciz  "dirty="
 name_check:     .asciz  "check="
@@ -575,10 +702,13 @@ name_flush:     .asciz  "flush="
 name_power:     .asciz  "power="
 name_stop:      .asciz  "stop="
 name_reset:     .asciz  "reset="
+name_disk:      .asciz  "disk="
 text_boot:      .asciz  "boot\n"
 text_ready:     .asciz  "ready "
 text_tick:      .asciz  " tick "
 text_bad:       .asciz  "BAD page "
+text_disk_says: .asciz  "BAD disk says "
+text_disk_word: .asciz  "BAD disk word "
 text_word:      .asciz  " word "
 text_is:        .asciz  " is "
 text_not:       .asciz  " not "
@@ -603,3 +733,6 @@ checked:        .skip   4
 ticks:          .skip   4
 irqs:           .skip   4
 irqs_seen:      .skip   4
+disk_countdown: .skip   4
+mark:           .skip   4
+sector:         .skip   512

@@ -32,6 +32,14 @@ from sterna.migration.core.effects import (
 )
 from sterna.migration.core.records import Record
 from sterna.migration.core.source_state import (
+    ASK_S,
+    CANCEL_S,
+    CONFIRM_S,
+    COPY_TICK_S,
+    IDLE_TICKS_MAX,
+    RETRY_S,
+    SWITCH_TICK_S,
+    TRIES_MAX,
     Phase,
     Source,
     Verdict,
@@ -52,26 +60,6 @@ from sterna.migration.core.words import (
 
 __all__ = ["Phase", "Source", "Verdict", "begin", "recovered", "step", "verdict"]
 
-COPY_TICK_S: Final = 5.0
-SWITCH_TICK_S: Final = 2.0
-IDLE_TICKS_MAX: Final = 5
-"""Looks without a byte moved after which a migration is stalled: 30 s while the guest runs, 12 s
-while it stands (I11, I12)."""
-CANCEL_S: Final = 10.0
-"""How long an abort waits for its outcome before it is answered; QEMU is asked on and on."""
-RETRY_S: Final = 0.2
-TRIES_MAX: Final = 50
-"""How often `cont` is tried: the destination's QEMU may die a little later than its answer
-comes, and hold the image locks until then."""
-
-
-CONFIRM_S: Final = 15.0
-"""How long the guest stands without a word from the controller before the destination is asked;
-longer than a Finish may take there."""
-ASK_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
-"""Pauses between questions that nobody answered; the last one goes on for ever."""
-
-
 Step = tuple[Source, tuple[SourceEffect, ...]]
 
 
@@ -89,16 +77,20 @@ def recovered(
     shall_run: bool,
     stopped: bool,
     asks: bool = False,
+    gone: bool = False,
 ) -> Step:
     """The daemon that drove this died; go on from its record and from what QEMU says (I14).
 
     `status` is that of an outgoing migration, None if QEMU knows of none. Nobody drives it now.
     What was not sent completely comes back; what was is in doubt, unless the verdict is stored.
+    With its QEMU `gone` nobody can say how far that was, so a destination that can be is asked.
     """
-    s = Source(guest, live=True, shall_run=shall_run, stopped=stopped, asks=asks)
+    s = Source(guest, live=True, shall_run=shall_run, stopped=stopped, asks=asks, gone=gone)
+    if gone:
+        status = Status.COMPLETED if asks else None
     s, effects = _recovered(s, record, status)
     # A user's pause that did not reach QEMU, or that QEMU undid when it gave up. (I19)
-    again = () if stopped or shall_run else (Qmp(QmpOp.STOP),)
+    again = () if stopped or shall_run or gone else (Qmp(QmpOp.STOP),)
     return s, (*again, *effects)
 
 
@@ -349,12 +341,19 @@ def _status(s: Source, status: Status) -> Step:
 
 
 def _gone(s: Source, ev: on.QemuGone) -> Step:
-    if s.phase is Phase.ENDED:
-        return s, ()
-    if s.phase in (Phase.HANDING_OVER, Phase.STOPPING):
-        s = replace(s, phase=Phase.ENDED)
-        return s, (Undefine(), EndJob(True), *_confirmed(s, is_here=False))
     failure = Failure(FailureKind.FAILED, ev.why, ev.code)
+    s = replace(s, gone=True)
+    match s.phase:
+        case Phase.ENDED:
+            return s, ()
+        case Phase.STOPPING:
+            s = replace(s, phase=Phase.ENDED)
+            return s, (Undefine(), EndJob(True), *_confirmed(s, is_here=False))
+        case Phase.HANDING_OVER:
+            return s, ()  # the verdict is on its way to the disk
+        case Phase.PERFORMED | Phase.IN_DOUBT if s.asks:
+            # It was sent completely: it is not lost before the destination has said so. (L2)
+            return replace(s, failure=failure), ()
     calls = [c for c in (s.perform, s.confirm, *s.aborts) if c is not None]
     refusals = tuple(Refuse(call, failure) for call in calls)
     timers = tuple(ClearTimer(timer) for timer in Timer)
@@ -460,7 +459,7 @@ def _confirmed(s: Source, *, is_here: bool) -> tuple[SourceEffect, ...]:
     """Answer the Confirm that waits. One that said otherwise than it is hears so (L8)."""
     if s.confirm is None:
         return ()
-    if s.failure is not None:
+    if s.failure is not None and is_here:
         return (Refuse(s.confirm, told(s)),)
     if s.said_cancelled is is_here:
         return (Answer(s.confirm),)
@@ -474,6 +473,8 @@ def _confirmed(s: Source, *, is_here: bool) -> tuple[SourceEffect, ...]:
 
 def _unwind(s: Source) -> Step:
     """It will not move. Run again if the CPUs stand and should not; then clean up."""
+    if s.gone:
+        return _end(s)
     if s.stopped and s.shall_run:
         return replace(s, phase=Phase.RESUMING), (Qmp(QmpOp.CONT),)
     return _restore(s)

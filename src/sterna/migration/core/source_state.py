@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 from sterna.migration.core.words import Failure, FailureKind, Proof
+
+COPY_TICK_S: Final = 5.0
+SWITCH_TICK_S: Final = 2.0
+IDLE_TICKS_MAX: Final = 5
+"""Looks without a byte moved after which a migration is stalled: 30 s while the guest runs, 12 s
+while it stands (I11, I12)."""
+CANCEL_S: Final = 10.0
+"""How long an abort waits for its outcome before it is answered; QEMU is asked on and on."""
+RETRY_S: Final = 0.2
+TRIES_MAX: Final = 50
+"""How often `cont` is tried: the destination's QEMU may die a little later than its answer
+comes, and hold the image locks until then."""
+CONFIRM_S: Final = 15.0
+"""How long the guest stands without a word from the controller before the destination is asked;
+longer than a Finish may take there."""
+ASK_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
+"""Pauses between questions that nobody answered; the last one goes on for ever."""
 
 
 class Phase(Enum):
@@ -38,6 +56,7 @@ class Source:
         shall_run: it ran at the start, and nobody but the controller has paused it since.
         link: the controller's connection; None once it has ended.
         stopped: the CPUs stand, as far as QEMU said.
+        gone: there is no QEMU any more; what it sent may run at the destination.
         idle: looks in a row at which no byte had moved.
         asks: the destination can be asked what it decided; a real libvirtd cannot.
         asking: a question is on its way.
@@ -55,6 +74,7 @@ class Source:
     aborts: tuple[int, ...] = ()
     failure: Failure | None = None
     stopped: bool = False
+    gone: bool = False
     moved: int = -1
     idle: int = 0
     tries: int = 0
@@ -94,6 +114,7 @@ def told(s: Source) -> Failure:
     """What failed, and where the guest is now (L8)."""
     failure = s.failure or Failure(FailureKind.FAILED, "job 'migration out' unexpectedly failed")
     now = "is paused here" if s.stopped else "runs on here"
+    now = "does not run any more" if s.gone else now
     return replace(failure, text=f"{failure.text}; domain '{s.guest}' {now}")
 
 

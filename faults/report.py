@@ -1,0 +1,155 @@
+"""The docs page of a run: what was injected, what became of it, how long it took to settle."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from faults.cases import EFFECTS, FAULTS, PHASES
+
+Results = Mapping[str, Mapping[str, Any]]
+
+SIGNS: Final = {"source": "S", "destination": "D", "died with its QEMU": "†"}
+
+HEAD = """\
+# Faults injected into real migrations
+
+`make faults` wrote this page: {injected:,} faults injected into live migrations of a guest of a
+real QEMU, {broken} of them with a broken law. {date}, {machine}, QEMU {qemu}, commit {commit}.
+
+Each case is a migration that `virsh` drives between two hosts of their own network namespaces. The
+guest counts, knows every byte of its memory, and keeps its last mark on a qcow2 disk that both
+hosts have. In the named phase the named party is killed, frozen, cut off or filled up; what was
+taken away is given back after a while (a killed daemon starts again after 0.3 s, a frozen or
+silenced one comes back after 8 s or 3 s, a full disk is full for 2 s), and nobody gives a command.
+A case is good if then, by itself:
+
+- one guest runs, and both daemons say so and have no job left;
+- the guest's count has no gap and nothing twice, all its memory is verified, its disk has no mark
+  but its own;
+- a persistent guest is defined where it is and nowhere else;
+- the client ended, and was not told a success that was none;
+- after the guest is removed no process, port, descriptor or file of it is left.
+
+How a case is made, and how to run one again: [Faults](../explanation/faults.md).
+"""
+
+MATRIX = """\
+S: the guest runs on at its source; D: at its destination; †: the killed QEMU was the only one that
+had it, so it died as any guest does whose QEMU is killed. Then the seconds from the fault to the
+guest running in one place, median / slowest, the time of the fault itself included. Empty: nobody
+is there in that phase.
+"""
+
+DEATHS = """\
+Right after each effect that its core orders, and right before each event reaches it; it starts
+again after 0.3 s. *left*: the controller dies before Finish too; *aborted*: a user aborts while it
+copies.
+"""
+
+
+def injected(results: Results) -> list[Mapping[str, Any]]:
+    return [result for result in results.values() if result["outcome"] != "not reached"]
+
+
+def broken(results: Results) -> list[Mapping[str, Any]]:
+    return [result for result in results.values() if result["problems"]]
+
+
+def summary(results: Results) -> str:
+    """For the terminal."""
+    counts = Counter(result["outcome"] for result in results.values())
+    lines = [f"{count:5} {outcome}" for outcome, count in counts.most_common()]
+    bad = broken(results)
+    lines.append(f"{len(injected(results))} faults injected, {len(bad)} broke a law")
+    lines += [f"  {result['id']}: {'; '.join(result['problems'])[:300]}" for result in bad]
+    return "\n".join(lines)
+
+
+def seconds(values: Iterable[float]) -> str:
+    """Median and worst."""
+    found = list(values)
+    return f"{statistics.median(found):.2f} / {max(found):.2f}"
+
+
+def cell(found: list[Mapping[str, Any]]) -> str:
+    """`S 0.03 / 0.05`: where the guest was, and the seconds until it had settled."""
+    if not found:
+        return ""
+    good = [result for result in found if not result["problems"]]
+    signs = "".join(dict.fromkeys(SIGNS[result["outcome"]] for result in good))
+    told = f"{signs} {seconds(result['settled_s'] for result in good)}" if good else ""
+    bad = len(found) - len(good)
+    return f"{told} **{bad} broken**" if bad else told
+
+
+def matrix(results: Results) -> list[str]:
+    cases = [result for result in injected(results) if not result["case"]["moment"]]
+    lines = [f"| party | fault | {' | '.join(PHASES)} |", f"|---|---|{'---|' * len(PHASES)}"]
+    for party, fault in FAULTS:
+        row = [party, fault]
+        for phase in PHASES:
+            wanted = (phase, party, fault)
+            row.append(
+                cell(
+                    [
+                        r
+                        for r in cases
+                        if tuple(r["case"][k] for k in ("phase", "party", "fault")) == wanted
+                    ]
+                )
+            )
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def deaths(results: Results) -> list[str]:
+    cases = [result for result in injected(results) if result["case"]["moment"]]
+    ways = list(dict.fromkeys(result["case"]["way"] for result in cases))
+    lines = ["| daemon | way | moments | outcome, seconds | broken |", "|---|---|---|---|---|"]
+    for party in EFFECTS:
+        for way in ways:
+            found = [r for r in cases if (r["case"]["party"], r["case"]["way"]) == (party, way)]
+            bad = sum(bool(result["problems"]) for result in found)
+            told = [
+                cell([r for r in found if r["outcome"] == outcome])
+                for outcome in ("source", "destination")
+            ]
+            lines.append(
+                f"| {party} | {way} | {len(found)} | {', '.join(filter(None, told))} | {bad} |"
+            )
+    return lines
+
+
+def page(results: Results, commit: str) -> str:
+    version = subprocess.run(
+        ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=False
+    )
+    head = HEAD.format(
+        injected=len(injected(results)),
+        broken=len(broken(results)),
+        date=time.strftime("%Y-%m-%d"),
+        machine=f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        qemu=version.stdout.splitlines()[0].partition(" version ")[2].partition(" ")[0],
+        commit=commit,
+    )
+    lines = [
+        head,
+        "## Phase × party × fault",
+        "",
+        MATRIX,
+        *matrix(results),
+        "",
+        "## A daemon dies at every moment of its core",
+        "",
+        DEATHS,
+        *deaths(results),
+        "",
+    ]
+    return "\n".join(lines)
