@@ -30,6 +30,7 @@ class Deadline:
 
     def begin(self, side: str) -> None:
         """A migration begins; is it the one?"""
+        self._left = 0  # an earlier one may have ended before its moment came
         words = self._path.read_text().split() if self._path.exists() else []
         if words and words[0] == side:
             self._side, self._left = side, int(words[1])
@@ -38,7 +39,7 @@ class Deadline:
         """One more moment. As `kill -9` would, if it is the last."""
         if self._left and type(side).__name__ == self._side:
             self._left -= 1
-            if not self._left:
+            if not self._left and self._path.exists():
                 self._path.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
 
