@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -70,7 +71,30 @@ def start_worker() -> subprocess.Popen[str]:
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def work(todo: queue.SimpleQueue[Case], results: Results) -> None:
+class Workers:
+    """The worker processes there are. `end` them, and no thread starts another one."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._alive: list[subprocess.Popen[str]] = []
+        self._ended = False
+
+    def start(self) -> subprocess.Popen[str] | None:
+        """Another one; None once they shall end."""
+        with self._guard:
+            if self._ended:
+                return None
+            self._alive.append(made := start_worker())
+            return made
+
+    def end(self) -> None:
+        with self._guard:
+            self._ended = True
+            for worker in self._alive:
+                worker.terminate()
+
+
+def work(todo: queue.SimpleQueue[Case], results: Results, workers: Workers) -> None:
     """Feed one worker, and another if it breaks."""
     worker: subprocess.Popen[str] | None = None
     while True:
@@ -78,7 +102,9 @@ def work(todo: queue.SimpleQueue[Case], results: Results) -> None:
             case = todo.get_nowait()
         except queue.Empty:
             break
-        worker = worker or start_worker()
+        worker = worker or workers.start()
+        if worker is None:
+            return
         assert worker.stdin is not None
         assert worker.stdout is not None
         worker.stdin.write(json.dumps(asdict(case)) + "\n")
@@ -88,7 +114,8 @@ def work(todo: queue.SimpleQueue[Case], results: Results) -> None:
             results.add(json.loads(line))
             continue
         worker.communicate()
-        worker = None
+        if (worker := workers.start()) is None:
+            return
         broken = {"outcome": "the test broke", "problems": ["its worker ended"]}
         results.add({"id": case.id, "case": asdict(case), **broken})
     if worker is not None:
@@ -103,18 +130,23 @@ def run(cases: list[Case], path: Path) -> dict[str, dict[str, Any]]:
     todo: queue.SimpleQueue[Case] = queue.SimpleQueue()
     for case in missing:
         todo.put(case)
-    results = Results(path, len(missing))
+    results, workers = Results(path, len(missing)), Workers()
     count = min(int(os.environ.get("WORKERS", WORKERS)), len(missing))
-    threads = [threading.Thread(target=work, args=(todo, results)) for _ in range(count)]
+    threads = [threading.Thread(target=work, args=(todo, results, workers)) for _ in range(count)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        workers.end()
+        raise
     have = known(path)
     return {case.id: have[case.id] for case in cases if case.id in have}
 
 
 def main(words: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cases = [case for case in all_cases(ROUNDS) if all(word in case.id for word in words)]
     name = commit()
     results = run(cases, DIRECTORY / f"{name}.jsonl")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 import traceback
@@ -68,6 +69,8 @@ def _fly(flight: Flight) -> Harm:
 
 
 def main(alone: bool) -> None:
+    # However it is told to end, its hosts end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     world: World | None = None
     try:
         for line in sys.stdin:

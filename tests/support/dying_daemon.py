@@ -17,7 +17,7 @@ from sterna.guest.launcher import QemuLauncher
 from sterna.qemu.guardian import Guardian
 from sterna.server.main import main
 from sterna.store.db import SqliteStore
-from sterna.store.ports import Decision, Verdict
+from sterna.store.ports import Decision, Ownership, Verdict
 
 
 def die(*_args: Any) -> NoReturn:
@@ -40,8 +40,14 @@ def _committed() -> None:
     """`committed` is on disk; QEMU was told nothing."""
     decide = SqliteStore.decide
 
-    async def once(self: SqliteStore, migration: str, verdict: Verdict, uuid: UUID) -> Decision:
-        await decide(self, migration, verdict, uuid)
+    async def once(
+        self: SqliteStore,
+        migration: str,
+        verdict: Verdict,
+        uuid: UUID,
+        owner: Ownership | None = None,
+    ) -> Decision:
+        await decide(self, migration, verdict, uuid, owner)
         die()
 
     SqliteStore.decide = once  # type: ignore[method-assign]  # the fault to be injected

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
-from sterna.migration.peers import Decided, NoAnswer, Question
+from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
 from sterna.migration.service import Migrations
 
 
@@ -29,6 +30,14 @@ class FakePeers:
         if not self.reachable or host is None:
             raise NoAnswer(f"host {question.host} did not answer")
         return await host.decide(question.migration, question.guest)
+
+    async def claim(self, claim: Claim) -> Claimed:
+        holder = self.hosts.get(claim.host)
+        if not self.reachable or holder is None:
+            raise NoAnswer(f"host {claim.host} did not answer")
+        [claimer] = [uuid for uuid, host in self.hosts.items() if host is not holder]
+        places = (self.place,) if self.place else ()
+        return await holder.custody.release(replace(claim, host=claimer, places=places), "claimer")
 
     async def own_place(self) -> str | None:
         return self.place

@@ -8,7 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from sterna.store.errors import StoreFailed
-from sterna.store.ports import Decision, HistoryEntry, JsonRecord, StoredDefinition, Verdict
+from sterna.store.ports import (
+    Decision,
+    HistoryEntry,
+    JsonRecord,
+    Ownership,
+    StoredDefinition,
+    Verdict,
+)
 
 
 class MemoryStore:
@@ -19,6 +26,7 @@ class MemoryStore:
         self._definitions: dict[UUID, StoredDefinition] = {}
         self._lives: dict[UUID, str] = {}
         self._decisions: dict[str, Decision] = {}
+        self._ownerships: dict[UUID, Ownership] = {}
         self._history: list[HistoryEntry] = []
         self._closed = False
         self.fail_next = 0
@@ -57,12 +65,23 @@ class MemoryStore:
         self._writing()
         self._lives.pop(uuid, None)
 
-    async def decide(self, migration: str, verdict: Verdict, uuid: UUID) -> Decision:
+    async def decide(
+        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+    ) -> Decision:
         self._writing()
+        if owner is not None and migration not in self._decisions:
+            self._ownerships[owner.uuid] = owner
         return self._decisions.setdefault(migration, Decision(migration, verdict, uuid, 0.0))
 
     async def decision(self, migration: str) -> Decision | None:
         return self._decisions.get(migration)
+
+    async def ownerships(self) -> Sequence[Ownership]:
+        return list(self._ownerships.values())
+
+    async def put_ownership(self, ownership: Ownership) -> None:
+        self._writing()
+        self._ownerships[ownership.uuid] = ownership
 
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None:
         self._writing()

@@ -89,6 +89,8 @@ async def launch(
         SternaError: why it could not be started, with QEMU's own words (L8). Nothing is left.
     """
     surroundings = guest.surroundings
+    if plan.migration is None:
+        await surroundings.may_start(guest.uuid, guest.name)
     live = clone(plan.definition)
     id = surroundings.next_id()
     run_dir = surroundings.paths.run / f"{id}-{_short(guest.name)}"

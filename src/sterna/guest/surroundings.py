@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from uuid import UUID
 
 from sterna.config.caps import EmulatorFacts
 from sterna.errors import SternaError
@@ -135,9 +136,17 @@ async def _carried_out(work: Coroutine[Any, Any, T], done: asyncio.Future[T]) ->
         done.set_result(result)
 
 
+async def always(_guest: UUID, _name: str) -> None:
+    """Nobody else can have it."""
+
+
 @dataclass(slots=True)
 class Surroundings:
-    """Shared by all guests of one registry."""
+    """Shared by all guests of one registry.
+
+    `may_start` is asked before a guest is started from a definition or a saved image; it raises
+    OperationInvalid (55) if another host has it.
+    """
 
     paths: GuestPaths
     settings: GuestSettings
@@ -147,6 +156,7 @@ class Surroundings:
     work: Work
     bus: EventBus = field(default_factory=EventBus)
     autokill: Autokill = field(default_factory=Autokill)
+    may_start: Callable[[UUID, str], Awaitable[None]] = always
     last_id: int = 0
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

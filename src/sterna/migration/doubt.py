@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any, Final
+from uuid import UUID
 
 from sterna.errors import InvalidArg, OperationFailed, OperationInvalid
-from sterna.migration.core.records import Record
 from sterna.migration.core.source_state import Phase
-from sterna.migration.outgoing import Outgoing
+from sterna.migration.doubtful import Doubtful
+from sterna.migration.ownership import Owners
+from sterna.migration.peers import NoAnswer
 
 ASK, TAKE_BACK, GIVE_UP = "ask", "take-back", "give-up"
 ACTIONS: Final = (ASK, TAKE_BACK, GIVE_UP)
@@ -25,11 +27,11 @@ RISKS: Final = {
 }
 
 
-def in_doubt(outgoing: Outgoing) -> bool:
+def in_doubt(outgoing: Doubtful) -> bool:
     return outgoing.state.phase is Phase.IN_DOUBT and outgoing.doubt is not None
 
 
-def in_words(outgoing: Outgoing) -> str:
+def in_words(outgoing: Doubtful) -> str:
     """One sentence: since when, whom it waits for, when it asks next."""
     known, state = outgoing.doubt, outgoing.state
     there = outgoing.hostname or "another host"
@@ -41,10 +43,11 @@ def in_words(outgoing: Outgoing) -> str:
     if known is not None and known.why:
         text += f": {known.why}"
     when = f"at {_clock(known.next_ms)}" if known is not None and known.next_ms else "now"
-    return f"{text}; it is held paused here and asked about {when}"
+    held = "cannot be started here" if state.gone else "is held paused here"
+    return f"{text}; it {held} and is asked about {when}"
 
 
-def evidence(outgoing: Outgoing) -> dict[str, Any]:
+def evidence(outgoing: Doubtful) -> dict[str, Any]:
     """What this host knows; times are ms since the epoch, None where there was none.
 
     Whoever may only read sees it too: so not the migration's id, with which the destination could
@@ -57,8 +60,8 @@ def evidence(outgoing: Outgoing) -> dict[str, Any]:
         "summary": in_words(outgoing) if in_doubt(outgoing) else outgoing.state.phase.value,
         "here": {
             "phase": outgoing.state.phase.value,
-            "cpus": "stopped" if outgoing.state.stopped else "running",
-            "memory": "sent completely" if outgoing.running.sent else "here",
+            "cpus": _cpus(outgoing),
+            "memory": "sent completely" if outgoing.sent else "here",
             "shall_run": outgoing.state.shall_run,
             "since": known.since_ms if known is not None else None,
         },
@@ -75,7 +78,7 @@ def evidence(outgoing: Outgoing) -> dict[str, Any]:
     }
 
 
-async def reconcile(outgoing: Outgoing, action: str, *, force: bool) -> dict[str, Any]:
+async def reconcile(outgoing: Doubtful, action: str, *, force: bool) -> dict[str, Any]:
     """Ask, and if nobody answers do what a person says, who must mean it.
 
     Raises: InvalidArg (8): no such action; OperationInvalid (55): not in doubt;
@@ -98,9 +101,55 @@ async def reconcile(outgoing: Outgoing, action: str, *, force: bool) -> dict[str
         by = "force"
     # What is decided is being done; whoever asked wants to see it done.
     await asyncio.wait([outgoing.over], timeout=SETTLED_S)
-    handed_over = outgoing.job.data.get("record") == Record.HANDED_OVER.value
-    runs = "there" if handed_over else "here"
+    runs = "there" if outgoing.handed_over else "here"
     return {"settled": True, "by": by, "runs": runs, **evidence(outgoing)}
+
+
+def given_away(owners: Owners, guest: UUID, name: str) -> dict[str, Any] | None:
+    """Whose a guest is that this host gave away; None if it is ours, or in doubt."""
+    known = owners.away(guest)
+    if known is None or known.holder != "elsewhere":
+        return None
+    there = known.detail.get("question") or {}
+    host = there.get("hostname") or "another host"
+    return {
+        "in_doubt": False,
+        "guest": name,
+        "summary": f"was handed over to {host}",
+        "there": {
+            "host": host,
+            "host_uuid": there.get("host"),
+            "places": there.get("places", []),
+            "epoch": known.epoch,
+        },
+        "risks": {TAKE_BACK: RISKS[TAKE_BACK]},
+    }
+
+
+async def take_back(owners: Owners, guest: UUID, name: str, *, force: bool) -> dict[str, Any]:
+    """Have a guest again that was handed over: by the holder's word, or if nobody answers by force.
+
+    Raises: OperationInvalid (55): it runs there; OperationFailed (9): nobody answered, and it was
+        not forced; StoreFailed.
+    """
+    by = "the holder's word"
+    try:
+        await owners.claim(guest, name)
+    except OperationInvalid as exc:
+        if not isinstance(exc.__cause__, NoAnswer):
+            raise
+        if not force:
+            text = f"{exc.detail}. To take it back unproven wants force: {RISKS[TAKE_BACK]}"
+            raise OperationFailed(text) from exc
+        await owners.take(guest)
+        by = "force"
+    return {"in_doubt": False, "settled": True, "by": by, "runs": "here", "guest": name}
+
+
+def _cpus(outgoing: Doubtful) -> str:
+    if outgoing.state.gone:
+        return "gone with its QEMU"
+    return "stopped" if outgoing.state.stopped else "running"
 
 
 def _clock(at_ms: int) -> str:

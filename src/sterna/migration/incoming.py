@@ -36,6 +36,7 @@ from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
+from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
@@ -95,10 +96,13 @@ class Incoming(DestinationDriver):
         *,
         definition: DomainDef,
         listening: Listening,
+        owners: Owners,
     ) -> None:
         super().__init__(id, guest.surroundings.work)
         self.guest, self.job, self.request = guest, job, request
         self.definition, self.listening = definition, listening
+        self._owners = owners
+        self.source_epoch = 0
         self.foreign = False
         self.origin_name = guest.name
         self.source_name = ""
@@ -118,7 +122,7 @@ class Incoming(DestinationDriver):
         job.data["persist"] = MigrateFlag.PERSIST_DEST in request.flags
 
     @classmethod
-    def committed(cls, guest: Guest, job: Job) -> Self:
+    def committed(cls, guest: Guest, job: Job, owners: Owners) -> Self:
         """One that an earlier daemon committed; `go_on` does the rest."""
         persist = MigrateFlag.PERSIST_DEST if job.data["persist"] else MigrateFlag(0)
         incoming = cls(
@@ -128,6 +132,7 @@ class Incoming(DestinationDriver):
             Request(persist),
             definition=guest.live_or_refuse().definition,
             listening=Listening("", lambda: None),
+            owners=owners,
         )
         incoming._originals = job.data.get("parameters", {})
         return incoming
@@ -350,13 +355,19 @@ class Incoming(DestinationDriver):
             self._unsubscribe = running.monitor.subscribe(self._heard)
 
     async def _decide(self, record: Record) -> None:
-        store = self.guest.surroundings.store
+        store, uuid = self.guest.surroundings.store, self.guest.uuid
+        verdict = _VERDICTS[record]
+        owner = self._owners.arriving(uuid, self.id, self.source_epoch)
         try:
-            decision = await store.decide(self.id, _VERDICTS[record], self.guest.uuid)
+            # From the same moment on the guest is ours, and its older copies are stale. (L1)
+            ours = owner if verdict == "committed" else None
+            decision = await store.decide(self.id, verdict, uuid, ours)
         except StoreFailed as exc:
             log.error("migration.store_failed mig=%s record=%s", self.id, record.value)
             self.post(on.StoreFailed(record, exc.detail))
         else:
+            if decision.verdict == "committed":
+                self._owners.arrived(owner)
             log.info("migration.decided mig=%s verdict=%s", self.id, decision.verdict)
             self.post(on.Stored(_RECORDS[decision.verdict]))
 

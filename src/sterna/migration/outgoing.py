@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
@@ -17,6 +16,7 @@ from sterna.guest.events import JobCompletedEvent
 from sterna.guest.jobs import Job
 from sterna.guest.jobstats import JobOperation, JobStats, JobType
 from sterna.guest.ports import ClientLink
+from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
@@ -25,19 +25,19 @@ from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.core.records import Record
-from sterna.migration.core.words import Proof, QmpOp, Status, Timer
-from sterna.migration.driver import Driver, outcome
+from sterna.migration.core.words import Proof, QmpOp, Status
+from sterna.migration.doubtful import Doubtful
+from sterna.migration.driver import outcome
+from sterna.migration.ownership import Owners
 from sterna.migration.params import MIB, Request
-from sterna.migration.peers import NoAnswer, Peers, Question
+from sterna.migration.peers import Peers, Question
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
-from sterna.store.errors import StoreFailed
 
 log = logging.getLogger("sterna.migration.source")
 
 FD_NAME: Final = "migrate"
-DELETE_AGAIN_S: Final = 1.0
 SENT: Final = ("postmigrate", "finish-migrate")
 """QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
@@ -50,8 +50,6 @@ _SENT: Final = {
     source.Phase.HANDING_OVER,
     source.Phase.STOPPING,
 }
-
-SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +67,7 @@ class Way:
     hostname: str
 
 
-@dataclass(slots=True)
-class Doubt:
-    """For people: since when, and how the asking goes. Times are ms since the epoch."""
-
-    since_ms: int
-    asked_ms: int = 0
-    next_ms: int = 0
-    why: str = ""
-
-
-class Outgoing(SourceDriver):
+class Outgoing(Doubtful):
     """One guest that is being sent away.
 
     Attributes:
@@ -96,15 +84,11 @@ class Outgoing(SourceDriver):
         job: Job,
         request: Request,
         *,
+        registry: Registry,
         peers: Peers,
+        owners: Owners,
     ) -> None:
-        super().__init__(id, guest.surroundings.work)
-        self._peers = peers
-        self.question: Question | None = None
-        self.hostname = ""
-        self.doubt: Doubt | None = None
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._answers: list[asyncio.Future[None]] = []
+        super().__init__(id, guest.uuid, registry, peers, owners)
         self.guest, self.running, self.job, self.request = guest, running, job, request
         self.way: Way | None = None
         self.stats: JobStats | None = None
@@ -120,14 +104,21 @@ class Outgoing(SourceDriver):
         job.cancel = self._cancelled
 
     @classmethod
-    async def recovered(cls, guest: Guest, job: Job, peers: Peers) -> Self:
+    async def recovered(
+        cls, guest: Guest, job: Job, registry: Registry, peers: Peers, owners: Owners
+    ) -> Self:
         """One whose daemon died; `job` has what that daemon had written down (I14).
 
         Raises: SternaError if QEMU does not answer.
         """
         running, data = guest.live_or_refuse(), job.data
         undefines = MigrateFlag.UNDEFINE_SOURCE if data.get("undefine") else MigrateFlag(0)
-        outgoing = cls(str(data["migration"]), guest, running, job, Request(undefines), peers=peers)
+        outgoing = cls(
+            *(str(data["migration"]), guest, running, job, Request(undefines)),
+            registry=registry,
+            peers=peers,
+            owners=owners,
+        )
         outgoing.question = asking.from_record(outgoing.id, guest.uuid, data)
         outgoing.hostname = (data.get("question") or {}).get("hostname", "")
         outgoing._originals = dict(data.get("parameters", {}))
@@ -212,18 +203,14 @@ class Outgoing(SourceDriver):
                 self.stats, downtime=stats.downtime, time_elapsed=stats.time_elapsed
             )
 
-    async def ask_now(self) -> None:
-        """Ask the destination now; returns when it has answered, or nobody has."""
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._answers.append(answer)
-        self.post(on.AskCalled())
-        await answer
+    def learn_epoch(self, epoch: int) -> None:
+        """The guest's at the destination, which has committed."""
+        self._epoch_there = epoch
 
-    async def force(self, *, taken_back: bool) -> None:
-        """A person says what became of the guest. Raises: OperationInvalid (55): not in doubt."""
-        call, answer = self.new_call()
-        self.post(on.Forced(call, taken_back))
-        await answer
+    @property
+    def sent(self) -> bool:
+        """See `Doubtful`."""
+        return self.running.sent
 
     # -- events --------------------------------------------------------------------------------
 
@@ -261,11 +248,6 @@ class Outgoing(SourceDriver):
 
     # -- effects -------------------------------------------------------------------------------
 
-    def step(
-        self, state: source.Source, event: on.SourceEvent
-    ) -> tuple[source.Source, tuple[do.SourceEffect, ...]]:
-        return source.step(state, event)
-
     def begin(self, state: source.Source, effects: tuple[do.SourceEffect, ...]) -> None:
         self.running.sent = state.phase in _SENT
         super().begin(state, effects)
@@ -273,47 +255,30 @@ class Outgoing(SourceDriver):
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
         self.running.sent = phase in _SENT
-        if phase is source.Phase.IN_DOUBT:
-            self.doubt = Doubt(time.time_ns() // 1_000_000)
-        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
-            self.rest()
         if phase is source.Phase.ENDED:
             self._unsubscribe()
             self._drop_socket()
-            self.close()
-            if not self.over.done():
-                self.over.set_result(None)
+        super().entered(phase)
 
     def run(self, effect: do.SourceEffect) -> None:
         match effect:
-            case do.Answer(call=call):
-                self.answer(call)
-            case do.Refuse(call=call, failure=failure):
-                self.refuse(call, failure)
-            case do.Store(record=record):
-                self.do(self._store(record))
             case do.Qmp(op=op):
                 self.do(self._qmp(op))
             case do.Watch(link=link):
                 self.watch(link, lambda: self.post(on.ConnectionClosed(link)))
             case do.Unwatch():
                 self.unwatch()
-            case do.Ask():
-                self.do(self._ask())
-            case do.SetTimer(timer=timer, seconds=seconds):
-                if timer is Timer.ASK and self.doubt is not None:
-                    self.doubt.next_ms = time.time_ns() // 1_000_000 + round(seconds * 1000)
-                self.set_timer(timer, seconds, lambda: self.post(on.TimerFired(timer)))
-            case do.ClearTimer(timer=timer):
-                self.clear_timer(timer)
             case do.Show(view=view):
                 self._show(view)
             case do.Kill():
                 self._kill_qemu()
             case do.Undefine():
-                self._undefine()
+                if MigrateFlag.UNDEFINE_SOURCE in self.request.flags:
+                    self.do(self._undefine())
             case do.EndJob(succeeded=succeeded):
                 self._end_job(succeeded=succeeded)
+            case _:
+                super().run(effect)
 
     def _show(self, view: do.View) -> None:
         log.warning("migration.shown mig=%s guest=%s view=%s", self.id, self.guest.name, view.value)
@@ -327,6 +292,8 @@ class Outgoing(SourceDriver):
             self.guest.emit(JobCompletedEvent(self.guest.ref, stats))
         else:
             jobs.end(self.job)
+        if not succeeded:
+            self.do(self._stay())
         told = story.story(
             self.id,
             self.guest.name,
@@ -348,66 +315,16 @@ class Outgoing(SourceDriver):
             self.guest.set_state(State.SHUTOFF, ShutoffReason.MIGRATED)
         self.post(on.QemuGone("migrated"))
 
-    def _undefine(self) -> None:
-        if MigrateFlag.UNDEFINE_SOURCE not in self.request.flags or not self.guest.persistent:
-            return
-        self.guest.definition = None
-        self.guest.autostart = False
-        self.guest.forget_if_nothing()
-        self.do(self._delete_definition())
-
-    async def _delete_definition(self) -> None:
-        """Until it works: a definition that came back with the next daemon would be a stale one."""
-        surroundings, uuid = self.guest.surroundings, self.guest.uuid
-        while not self.guest.persistent:
-            try:
-                await surroundings.write_down(lambda: surroundings.store.delete_definition(uuid))
-                return
-            except StoreFailed as exc:
-                log.error("migration.not_undefined mig=%s error=%r", self.id, exc.detail)
-            await asyncio.sleep(DELETE_AGAIN_S)
-
     # -- work ----------------------------------------------------------------------------------
 
-    async def _store(self, record: Record) -> None:
+    async def _write(self, record: Record) -> None:
         self.job.data["record"] = record.value
-        try:
-            await self.guest.save_status()
-        except StoreFailed as exc:
-            log.error("migration.store_failed mig=%s record=%s", self.id, record.value)
-            self.post(on.StoreFailed(record, exc.detail))
-        else:
-            self.post(on.Stored(record))
-
-    async def _ask(self) -> None:
-        if self.doubt is not None:
-            self.doubt.asked_ms, self.doubt.next_ms = time.time_ns() // 1_000_000, 0
-        try:
-            if self.question is None:
-                raise NoAnswer("the destination has not said where it can be asked")
-            decided = await self._peers.ask(self.question)
-        except NoAnswer as exc:
-            why = str(exc)
-        except Exception as exc:
-            # The actor's boundary: a doubt must not end with a bug in asking. (L2)
-            log.exception("migration.asking_broke mig=%s", self.id)
-            why = f"unexpected failure: {type(exc).__name__}"
-        else:
-            log.info("migration.told mig=%s verdict=%s", self.id, decided.verdict)
-            committed = decided.verdict == "committed"
-            self.post(on.Told(Record.COMMITTED if committed else Record.ABORTED))
-            self._answered()
-            return
-        if self.doubt is not None:
-            self.doubt.why = why
-        self.post(on.Untold(why))
-        self._answered()
-
-    def _answered(self) -> None:
-        waiting, self._answers = self._answers, []
-        for answer in waiting:
-            if not answer.done():
-                answer.set_result(None)
+        if record is Record.PERFORMING and self.question is not None:
+            undefines = MigrateFlag.UNDEFINE_SOURCE in self.request.flags
+            more = {"name": self.guest.name, "undefine": undefines}
+            await self._owners.leaving(self.question, self.hostname, more)
+        await super()._write(record)
+        await self.guest.save_status()
 
     async def _qmp(self, op: QmpOp) -> None:
         self.post(await outcome(op, self._done(op)))

@@ -40,6 +40,33 @@ class Decided:
     hostname: str
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A guest that this host once gave away, and wants to run again.
+
+    Attributes:
+        migration: by which it left; whoever has it knows that.
+        epoch: the newest that is known here.
+        host, places: who has it, as in `Question`.
+    """
+
+    migration: str
+    guest: UUID
+    epoch: int
+    host: UUID
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The holder's word: the guest is the claimer's under `epoch`, or is not, and `why`."""
+
+    granted: bool
+    epoch: int
+    hostname: str
+    why: str = ""
+
+
 class NoAnswer(Exception):
     """Nobody who could know has answered; the text says why, for people. Nothing is known (L5)."""
 
@@ -51,6 +78,12 @@ class Peers(Protocol):
         """The decision on a migration; to ask makes one, if there was none (L4). Idempotent.
 
         One attempt at each place, bounded in time.
+
+        Raises: NoAnswer.
+        """
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Have a guest back that does not run where it was given to. Idempotent.
 
         Raises: NoAnswer.
         """

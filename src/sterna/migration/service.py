@@ -39,12 +39,13 @@ from sterna.migration.cookie import (
 from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.core.records import Record
+from sterna.migration.custody import Custody
+from sterna.migration.doubtful import Doubtful
 from sterna.migration.incoming import Incoming, Listening
 from sterna.migration.outgoing import Outgoing, Way
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
 from sterna.rpc.enums import MigrateFlag
-from sterna.store.errors import StoreFailed
 from sterna.store.ports import Verdict
 
 __all__ = ["Begun", "Finished", "Host", "Migrations", "Prepared"]
@@ -54,8 +55,6 @@ log = logging.getLogger("sterna.migration")
 BEGIN_API: Final = "remoteDispatchDomainMigrateBegin3Params"
 PREPARE_API: Final = "remoteDispatchDomainMigratePrepare3Params"
 PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
-REVOKED_MAX: Final = 1000
-"""Refusals kept while the store cannot; each has 36 characters."""
 
 
 class Migrations:
@@ -65,7 +64,7 @@ class Migrations:
         self._registry = registry
         self._host = host
         self._peers = peers
-        self._revoked: dict[str, None] = {}
+        self.custody = Custody(registry, host, peers)
         self._ports = transports.PortPool(host.port_min, host.port_max)
         self._outgoing: dict[uuid.UUID, Outgoing] = {}
         self._incoming: dict[str, Incoming] = {}
@@ -151,6 +150,7 @@ class Migrations:
         if cookie is not None:
             check_guest(cookie, guest.name, guest.uuid)
             outgoing.learn_final(cookie.stats)
+            outgoing.learn_epoch(cookie.own.epoch if cookie.own is not None else 0)
         call, answer = outgoing.new_call()
         proof = exchange.proof(outgoing, cookie)
         number = outgoing.number_of(link)
@@ -168,6 +168,10 @@ class Migrations:
         call, answer = outgoing.new_call()
         outgoing.post(on.AbortCalled(call))
         await answer
+
+    def doubtful(self, guest: uuid.UUID) -> Doubtful | None:
+        """The migration that may be in doubt, with a QEMU here or without."""
+        return self._outgoing.get(guest) or self.custody.departed(guest)
 
     def is_outgoing(self, guest: Guest) -> bool:
         """Whether the guest is being sent away."""
@@ -234,6 +238,7 @@ class Migrations:
         definition = await self._registry.complete(definition)
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
+        self.custody.refuse_stale(definition, cookie.own, request)
         guest = self._registry.admit(definition)
         try:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
@@ -245,7 +250,13 @@ class Migrations:
             guest.forget_if_nothing()
             raise
         listening = Listening(plan.listen, lambda: self._release(plan.port))
-        incoming = Incoming(id, guest, job, request, definition=definition, listening=listening)
+        incoming = Incoming(
+            *(id, guest, job, request),
+            definition=definition,
+            listening=listening,
+            owners=self.custody.owners,
+        )
+        incoming.source_epoch = cookie.own.epoch if cookie.own is not None else 0
         incoming.source_name = cookie.hostname
         incoming.foreign = cookie.own is None
         incoming.origin_name = origin_name
@@ -256,13 +267,14 @@ class Migrations:
         cookie_out = replace(
             self._basic_cookie(origin_name, guest.uuid, id),
             capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
-            own=Own(id, asks=place),
+            own=Own(id, epoch=self.custody.owners.epoch(guest.uuid), asks=place),
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
 
-    def go_on(self, unfinished: Iterable[Unfinished]) -> None:
+    async def go_on(self, unfinished: Iterable[Unfinished]) -> None:
         """Take up what recovery found: guests committed here but not yet let run, and guests that
-        were on their way out (L2, I14)."""
+        were on their way out, with their QEMU or without (L2, I14)."""
+        await self.custody.go_on()
         for found in unfinished:
             job = found.guest.jobs.job
             if found.job["operation"] == Operation.MIGRATION_OUT.value:
@@ -270,7 +282,7 @@ class Migrations:
                 self._registry.surroundings.work.start(self._take_up(found, job))
                 continue
             if job is not None and job.operation is Operation.MIGRATION_IN:
-                incoming = Incoming.committed(found.guest, job)
+                incoming = Incoming.committed(found.guest, job, self.custody.owners)
                 incoming.ended = self._incoming_ended
                 self._incoming[found.guest.name] = incoming
                 incoming.go_on()
@@ -281,7 +293,9 @@ class Migrations:
             guest.jobs.end(job)  # its daemon died before it had begun
             return
         try:
-            outgoing = await Outgoing.recovered(guest, job, self._peers)
+            outgoing = await Outgoing.recovered(
+                guest, job, self._registry, self._peers, self.custody.owners
+            )
         except SternaError as exc:
             # Its QEMU does not answer. Nothing is killed for that; a person can look at it.
             log.error("migration.not_recovered guest=%s error=%r", guest.name, str(exc))
@@ -337,30 +351,9 @@ class Migrations:
             record = await incoming.asked()
             verdict: Verdict = "committed" if record is Record.COMMITTED else "aborted"
         else:
-            verdict = await self._decide_for_ever(id, guest_uuid)
+            verdict = await self.custody.decide_for_ever(id, guest_uuid)
         log.info("migration.told mig=%s guest=%s verdict=%s", id, guest_uuid, verdict)
-        return Decided(verdict, 0, self._host.name)
-
-    async def _decide_for_ever(self, id: str, guest_uuid: uuid.UUID) -> Verdict:
-        store = self._registry.surroundings.store
-        try:
-            return (await store.decide(id, "aborted", guest_uuid)).verdict
-        except StoreFailed as exc:
-            # A full disk, say. There is no QEMU for this migration and none can come: what was
-            # sent has arrived nowhere else, and its id is refused from now on. So the source need
-            # not wait until somebody makes room. (L2)
-            standing = await store.decision(id)
-            if standing is not None:
-                return standing.verdict
-            log.error("migration.store_failed mig=%s record=aborted error=%r", id, exc.detail)
-            while len(self._revoked) >= REVOKED_MAX:
-                self._revoked.pop(next(iter(self._revoked)))
-            self._revoked[id] = None
-            return "aborted"
-
-    def outgoing_of(self, guest: Guest) -> Outgoing | None:
-        """The guest's outgoing migration."""
-        return self._outgoing.get(guest.uuid)
+        return Decided(verdict, self.custody.owners.epoch(guest_uuid), self._host.name)
 
     # -- parts ---------------------------------------------------------------------------------
 
@@ -372,7 +365,12 @@ class Migrations:
         job = await guest.jobs.begin_operation(Operation.MIGRATION_OUT, api, phase=phase)
         try:
             running = guest.live_or_refuse()
-            outgoing = Outgoing(id, guest, running, job, request, peers=self._peers)
+            outgoing = Outgoing(
+                *(id, guest, running, job, request),
+                registry=self._registry,
+                peers=self._peers,
+                owners=self.custody.owners,
+            )
         except BaseException:
             guest.jobs.end(job)
             raise
@@ -397,12 +395,12 @@ class Migrations:
         return format_domain(target, migratable=True, secure=True)
 
     def _basic_cookie(self, name: str, guest_uuid: uuid.UUID, id: str) -> Cookie:
-        return Cookie(name, guest_uuid, self._host.name, self._host.uuid, own=Own(id))
+        own = Own(id, epoch=self.custody.owners.epoch(guest_uuid))
+        return Cookie(name, guest_uuid, self._host.name, self._host.uuid, own=own)
 
     async def _refuse_decided(self, id: str) -> None:
         """An id that was decided before cannot be used again: its decision stands (L4)."""
-        known = await self._registry.surroundings.store.decision(id) is not None
-        if known or id in self._revoked or self._incoming_of(id) is not None:
+        if await self.custody.is_decided(id) or self._incoming_of(id) is not None:
             raise OperationInvalid(f"migration {id} has been here before")
 
     def _incoming_of(self, id: str) -> Incoming | None:
@@ -433,7 +431,12 @@ class Migrations:
             domain_xml=exchange.persistent_xml(guest, outgoing.request) if persists else None,
             stats=outgoing.stats,
             times=Times(outgoing.started_ms, outgoing.stopped_ms, exchange.now_ms()),
-            own=Own(outgoing.id, sent=True, paused=not outgoing.state.shall_run),
+            own=Own(
+                outgoing.id,
+                sent=True,
+                paused=not outgoing.state.shall_run,
+                epoch=self.custody.owners.epoch(guest.uuid),
+            ),
         )
 
     def _check_perform(
@@ -481,7 +484,7 @@ class Migrations:
         id = own.id if own is not None else ""
         cookie = replace(
             self._basic_cookie(origin_name, guest.uuid, id),
-            own=Own(id, decision="committed"),
+            own=Own(id, decision="committed", epoch=self.custody.owners.epoch(guest.uuid)),
             stats=stats,
             times=times,
         )

@@ -35,9 +35,11 @@ class MigrationDecideRet(Message):
 class GuestClaimArgs(Message):
     """The claimer wants to run the guest that it once gave away to the host that is asked.
 
-    `epoch`: the newest the claimer knows of.
+    `migration` is the one by which it left: a secret of those who had it. `epoch`: the newest the
+    claimer knows of; `claimer_where`: where it can be asked itself, `tcp://HOST:PORT`.
     """
 
+    migration: Uuid
     guest: Uuid
     holder: Uuid
     claimer: Uuid
@@ -47,7 +49,10 @@ class GuestClaimArgs(Message):
 
 
 class GuestClaimRet(Message):
-    """The guest does not run at the holder, and will not: it is the claimer's, under `epoch`."""
+    """`granted` 1: the guest does not run at the holder, and will not: it is the claimer's, under
+    `epoch`. 0: it is not, and `why`."""
 
+    granted: I32
     epoch: U64
     hostname: Str
+    why: Str

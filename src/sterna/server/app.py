@@ -154,7 +154,7 @@ class Daemon:
 
     async def _serve(self, context: Context) -> None:
         # Starting is recovering: guests are found again before anybody can ask for them.
-        context.migrations.go_on(await recover(context.registry))
+        await context.migrations.go_on(await recover(context.registry))
         async with asyncio.TaskGroup() as connections:
             clients, askers = Clients(context, connections), Askers(context, connections)
             listeners = self._listen(clients)

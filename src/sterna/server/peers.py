@@ -11,14 +11,20 @@ import ipaddress
 import logging
 import os
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from sterna.errors import SternaError
-from sterna.migration.peers import Decided, NoAnswer, Question
+from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
 from sterna.rpc.asyncio_shell import ClientConnection, Limits
-from sterna.rpc.msg_decision import MigrationDecideArgs, MigrationDecideRet
+from sterna.rpc.msg_decision import (
+    GuestClaimArgs,
+    GuestClaimRet,
+    MigrationDecideArgs,
+    MigrationDecideRet,
+)
 from sterna.server.decisions import QUESTION_BYTES_MAX, DecisionListener
 from sterna.server.logging import event
 from sterna.store.ports import Verdict
@@ -44,6 +50,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _LIMITS = Limits(packet_bytes_max=QUESTION_BYTES_MAX)
 
 log = logging.getLogger(__name__)
+T = TypeVar("T", Decided, Claimed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,68 +113,6 @@ class HostPeers:
 
     async def ask(self, question: Question) -> Decided:
         """See `Peers`."""
-        if not question.places:
-            raise NoAnswer(f"host {question.host} has not said where it can be asked")
-        failures = []
-        for text in question.places[:PLACES_MAX]:
-            why = await self._try(question, text)
-            if isinstance(why, Decided):
-                return why
-            event(
-                log,
-                "decision.no_answer",
-                logging.WARNING,
-                mig=question.migration,
-                guest=question.guest,
-                place=shown(text),
-                why=why,
-            )
-            failures.append(f"{shown(text)}: {why}")
-        unasked = len(question.places) - PLACES_MAX
-        if unasked > 0:
-            failures.append(f"{unasked} more places were not asked")
-        raise NoAnswer(f"host {question.host} did not answer: " + "; ".join(failures))
-
-    async def _try(self, question: Question, text: str) -> Decided | str:
-        """One place's answer, or why there is none."""
-        try:
-            place = parse_place(text)
-        except ValueError as wrong:
-            return f"not a place: {wrong}"
-        event(
-            log,
-            "decision.asking",
-            mig=question.migration,
-            guest=question.guest,
-            host_uuid=question.host,
-            place=text,
-        )
-        try:
-            async with asyncio.timeout(self._answer_s):
-                decided = await self._ask_at(place, question)
-        except TimeoutError:
-            return f"no answer within {self._answer_s:g} s"
-        except SternaError as refusal:
-            return shown(str(refusal), 500)
-        except (OSError, UnicodeError) as failed:
-            number = failed.errno if isinstance(failed, OSError) else None
-            # The resolver's numbers are negative, and its texts its own.
-            return os.strerror(number) if number and number > 0 else str(failed)
-        except ValueError as wrong:
-            return str(wrong)
-        event(
-            log,
-            "decision.answer",
-            mig=question.migration,
-            guest=question.guest,
-            place=text,
-            verdict=decided.verdict,
-            epoch=decided.epoch,
-            host=decided.hostname,
-        )
-        return decided
-
-    async def _ask_at(self, place: Place, question: Question) -> Decided:
         args = MigrationDecideArgs(
             UUID(question.migration).bytes,
             question.guest.bytes,
@@ -175,13 +120,79 @@ class HostPeers:
             self._uuid.bytes,
             self._hostname,
         )
-        connection = await ClientConnection.connect_tcp(
-            place.host, place.port, timeout_s=self._answer_s, limits=_LIMITS
-        )
-        try:
+
+        async def one(connection: ClientConnection) -> Decided:
             return read_answer(await connection.call("MIGRATION_DECIDE", args))
-        finally:
-            connection.abort("the question is over")
+
+        return await self._everywhere(question, one)
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """See `Peers`."""
+        where = await self._listener.own_place()
+        args = GuestClaimArgs(
+            UUID(claim.migration).bytes,
+            claim.guest.bytes,
+            claim.host.bytes,
+            self._uuid.bytes,
+            self._hostname,
+            where or "",
+            claim.epoch,
+        )
+
+        async def one(connection: ClientConnection) -> Claimed:
+            return read_claimed(await connection.call("GUEST_CLAIM", args))
+
+        return await self._everywhere(claim, one)
+
+    async def _everywhere(
+        self, asked: Question | Claim, one: Callable[[ClientConnection], Awaitable[T]]
+    ) -> T:
+        """The first answer of the host's places. Raises: NoAnswer."""
+        if not asked.places:
+            raise NoAnswer(f"host {asked.host} has not said where it can be asked")
+        failures = []
+        for text in asked.places[:PLACES_MAX]:
+            about = {"mig": asked.migration, "guest": asked.guest, "place": shown(text)}
+            event(log, "decision.asking", host_uuid=asked.host, **about)
+            try:
+                answer = await self._try(text, one)
+            except NoAnswer as failed:
+                event(log, "decision.no_answer", logging.WARNING, why=failed, **about)
+                failures.append(f"{shown(text)}: {failed}")
+                continue
+            event(log, "decision.answer", answer=answer, **about)
+            return answer
+        unasked = len(asked.places) - PLACES_MAX
+        if unasked > 0:
+            failures.append(f"{unasked} more places were not asked")
+        raise NoAnswer(f"host {asked.host} did not answer: " + "; ".join(failures))
+
+    async def _try(self, text: str, one: Callable[[ClientConnection], Awaitable[T]]) -> T:
+        """One place's answer. Raises: NoAnswer, why there is none."""
+        try:
+            place = parse_place(text)
+        except ValueError as wrong:
+            raise NoAnswer(f"not a place: {wrong}") from None
+        try:
+            async with asyncio.timeout(self._answer_s):
+                connection = await ClientConnection.connect_tcp(
+                    place.host, place.port, timeout_s=self._answer_s, limits=_LIMITS
+                )
+                try:
+                    return await one(connection)
+                finally:
+                    connection.abort("the question is over")
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {self._answer_s:g} s") from None
+        except SternaError as refusal:
+            raise NoAnswer(shown(str(refusal), 500)) from None
+        except (OSError, UnicodeError) as failed:
+            number = failed.errno if isinstance(failed, OSError) else None
+            # The resolver's numbers are negative, and its texts its own.
+            why = os.strerror(number) if number and number > 0 else str(failed)
+            raise NoAnswer(why) from None
+        except ValueError as wrong:
+            raise NoAnswer(str(wrong)) from None
 
 
 def read_answer(ret: MigrationDecideRet) -> Decided:
@@ -196,6 +207,17 @@ def read_answer(ret: MigrationDecideRet) -> Decided:
     if ret.epoch > EPOCH_MAX or len(ret.hostname) > NAME_CHARS_MAX:
         raise ValueError("its answer is malformed")
     return Decided(verdict, ret.epoch, ret.hostname)
+
+
+def read_claimed(ret: GuestClaimRet) -> Claimed:
+    """The holder's word.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if ret.granted not in (0, 1) or ret.epoch > EPOCH_MAX or len(ret.hostname) > NAME_CHARS_MAX:
+        raise ValueError("its answer is malformed")
+    return Claimed(ret.granted == 1, ret.epoch, ret.hostname, shown(ret.why, 500))
 
 
 def shown(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:

@@ -8,18 +8,26 @@ in, first out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sterna.store.errors import StoreCorrupt, StoreFailed, StoreFull, StoreInUse, StoreTooNew
-from sterna.store.ports import Decision, HistoryEntry, JsonRecord, StoredDefinition, Verdict
+from sterna.store.ports import (
+    Decision,
+    HistoryEntry,
+    JsonRecord,
+    Ownership,
+    StoredDefinition,
+    Verdict,
+)
 from sterna.store.schema import HISTORY_ROWS_MAX, STEPS
 
 log = logging.getLogger("sterna.store")
@@ -90,11 +98,16 @@ class SqliteStore:
     async def delete_live(self, uuid: UUID) -> None:
         await self._write("DELETE FROM live WHERE uuid = ?", (str(uuid),))
 
-    async def decide(self, migration: str, verdict: Verdict, uuid: UUID) -> Decision:
+    async def decide(
+        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+    ) -> Decision:
         values = (migration, verdict, str(uuid), time.time())
 
         def insert_once(db: sqlite3.Connection) -> Decision:
-            _execute(db, "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?)", values)
+            with _transaction(db):
+                sql = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?)"
+                if db.execute(sql, values).rowcount and owner is not None:
+                    _execute(db, *_ownership_row(owner))
             standing = _read_decision(db, migration)
             if standing is None:
                 # Pair of the write above: what is acted on is what the file says. (L4)
@@ -106,11 +119,19 @@ class SqliteStore:
     async def decision(self, migration: str) -> Decision | None:
         return await self._run(lambda db: _read_decision(db, migration))
 
+    async def ownerships(self) -> Sequence[Ownership]:
+        sql = "SELECT uuid, epoch, holder, detail FROM ownership"
+        rows = await self._run(lambda db: db.execute(sql).fetchall())
+        return [Ownership(UUID(u), epoch, who, json.loads(d)) for u, epoch, who, d in rows]
+
+    async def put_ownership(self, ownership: Ownership) -> None:
+        await self._write(*_ownership_row(ownership))
+
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None:
         values = (time.time(), str(uuid), kind, _json(detail))
 
         def append(db: sqlite3.Connection) -> None:
-            with db:
+            with _transaction(db):
                 sql = "INSERT INTO history (at, uuid, kind, detail) VALUES (?, ?, ?, ?)"
                 last = db.execute(sql, values).lastrowid or 0
                 db.execute("DELETE FROM history WHERE id <= ?", (last - HISTORY_ROWS_MAX,))
@@ -177,6 +198,20 @@ def _execute(db: sqlite3.Connection, sql: str, values: Sequence[Any]) -> None:
     db.execute(sql, values)
 
 
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All that is executed in it, or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        # A full disk may have ended it already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
 def _read_decision(db: sqlite3.Connection, migration: str) -> Decision | None:
     sql = "SELECT migration, verdict, uuid, decided_at FROM decision WHERE migration = ?"
     row = db.execute(sql, (migration,)).fetchone()
@@ -185,6 +220,11 @@ def _read_decision(db: sqlite3.Connection, migration: str) -> Decision | None:
 
 def _live_row(uuid: UUID, record: JsonRecord) -> tuple[str, tuple[str, str]]:
     return "INSERT OR REPLACE INTO live VALUES (?, ?)", (str(uuid), _json(record))
+
+
+def _ownership_row(owner: Ownership) -> tuple[str, tuple[str, int, str, str]]:
+    values = (str(owner.uuid), owner.epoch, owner.holder, _json(owner.detail))
+    return "INSERT OR REPLACE INTO ownership VALUES (?, ?, ?, ?)", values
 
 
 def _json(record: JsonRecord) -> str:

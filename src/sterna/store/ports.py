@@ -39,6 +39,25 @@ class Decision:
     """Seconds since the epoch, by this host's clock: for people, never for logic."""
 
 
+Holder = Literal["here", "leaving", "elsewhere"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who has a guest that was ever migrated (L1).
+
+    Attributes:
+        epoch: raised by every committed migration; the higher one is right.
+        holder: this host; nobody knows, since it is being sent away; or another host.
+        detail: plain JSON values; the migration package owns the keys.
+    """
+
+    uuid: UUID
+    epoch: int
+    holder: Holder
+    detail: JsonRecord
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One finished happening worth remembering: a migration, a crash, an autokill."""
@@ -84,14 +103,22 @@ class Store(Protocol):
 
     async def delete_live(self, uuid: UUID) -> None: ...
 
-    async def decide(self, migration: str, verdict: Verdict, uuid: UUID) -> Decision:
+    async def decide(
+        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+    ) -> Decision:
         """Record a decision durably; returns the one that stands.
 
         The first decision of a migration stands for ever (L4): a second call changes nothing and
-        returns the first.
+        returns the first. With the first one `owner` is written, in the same transaction.
         """
 
     async def decision(self, migration: str) -> Decision | None: ...
+
+    async def ownerships(self) -> Sequence[Ownership]:
+        """All that is known of who has which guest."""
+
+    async def put_ownership(self, ownership: Ownership) -> None:
+        """Write or replace that of its uuid."""
 
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None: ...
 

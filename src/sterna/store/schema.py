@@ -33,6 +33,14 @@ STEPS: Final[tuple[str, ...]] = (
     );
     CREATE INDEX history_of_guest ON history (uuid, id);
     """,
+    """
+    CREATE TABLE ownership (
+        uuid TEXT PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        holder TEXT NOT NULL CHECK (holder IN ('here', 'leaving', 'elsewhere')),
+        detail TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 HISTORY_ROWS_MAX: Final = 10_000

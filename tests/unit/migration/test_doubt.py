@@ -212,7 +212,7 @@ async def test_a_destination_that_is_away_for_a_while(
         with pytest.raises(OperationFailed, match="asked again until it answers"):
             await two.confirm(b"", cancelled=True)
         assert two.guest.state is State.PAUSED
-        outgoing = two.here.outgoing_of(two.guest)
+        outgoing = two.here.doubtful(two.guest.uuid)
         assert outgoing is not None
         assert outgoing.doubt is not None
         assert "did not answer" in outgoing.doubt.why

@@ -106,7 +106,7 @@ async def restarted(
     first.store.fail_next = 1 if full else 0
     async with fake_host(root, before=first) as host:
         again = Migrations(host.registry, HERE, FakePeers())
-        again.go_on(await recover(host.registry))
+        await again.go_on(await recover(host.registry))
         yield Restarted(host, again)
         await again.settle(1)
         for guest in host.registry.all():

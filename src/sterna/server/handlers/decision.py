@@ -6,7 +6,13 @@ import logging
 from uuid import UUID
 
 from sterna.errors import OperationInvalid
-from sterna.rpc.msg_decision import MigrationDecideArgs, MigrationDecideRet
+from sterna.migration.peers import Claim
+from sterna.rpc.msg_decision import (
+    GuestClaimArgs,
+    GuestClaimRet,
+    MigrationDecideArgs,
+    MigrationDecideRet,
+)
 from sterna.server.dispatch import handles
 from sterna.server.logging import event
 from sterna.server.peers import NUMBERS
@@ -19,10 +25,7 @@ log = logging.getLogger(__name__)
 async def migration_decide(session: Session, args: MigrationDecideArgs) -> MigrationDecideRet:
     """Answer, and decide by that if nothing was decided (L4)."""
     context = session.context
-    meant = UUID(bytes=args.destination)
-    if meant != context.host_uuid:
-        # Whoever answers here by mistake would say "aborted" of a guest that runs elsewhere. (L1)
-        raise OperationInvalid(f"this is host {context.host_uuid}, not {meant}")
+    refuse_other(session, args.destination)
     migration, guest = UUID(bytes=args.migration), UUID(bytes=args.guest)
     event(
         log,
@@ -34,3 +37,39 @@ async def migration_decide(session: Session, args: MigrationDecideArgs) -> Migra
     )
     decided = await context.migrations.decide(str(migration), guest)
     return MigrationDecideRet(NUMBERS[decided.verdict], decided.epoch, decided.hostname)
+
+
+@handles("GUEST_CLAIM", early=True)
+async def guest_claim(session: Session, args: GuestClaimArgs) -> GuestClaimRet:
+    """Give a guest back to the host that it came from, unless it is used here (L1)."""
+    refuse_other(session, args.holder)
+    places = (args.claimer_where,) if args.claimer_where else ()
+    claim = Claim(
+        str(UUID(bytes=args.migration)),
+        UUID(bytes=args.guest),
+        args.epoch,
+        UUID(bytes=args.claimer),
+        places,
+    )
+    said = await session.context.migrations.custody.release(claim, args.claimer_name)
+    event(
+        log,
+        "decision.claimed",
+        mig=claim.migration,
+        guest=claim.guest,
+        by=claim.host,
+        name=args.claimer_name,
+        granted=said.granted,
+        epoch=said.epoch,
+        why=said.why,
+    )
+    return GuestClaimRet(int(said.granted), said.epoch, said.hostname, said.why)
+
+
+def refuse_other(session: Session, meant: bytes) -> None:
+    """Whoever answers here by mistake would say "aborted" of a guest that runs elsewhere. (L1)
+
+    Raises: OperationInvalid (55).
+    """
+    if UUID(bytes=meant) != session.context.host_uuid:
+        raise OperationInvalid(f"this is host {session.context.host_uuid}, not {UUID(bytes=meant)}")

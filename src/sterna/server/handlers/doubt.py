@@ -9,7 +9,7 @@ from uuid import UUID
 from sterna.errors import OperationInvalid
 from sterna.guest.actor import Guest
 from sterna.migration import doubt
-from sterna.migration.outgoing import Outgoing
+from sterna.migration.doubtful import Doubtful
 from sterna.rpc.msg_story import (
     GuestEvidenceArgs,
     GuestEvidenceRet,
@@ -26,25 +26,32 @@ log = logging.getLogger(__name__)
 @handles("GUEST_EVIDENCE")
 def guest_evidence(session: Session, args: GuestEvidenceArgs) -> GuestEvidenceRet:
     guest = named(session, args.guest)
-    outgoing = session.context.migrations.outgoing_of(guest)
+    outgoing = session.context.migrations.doubtful(guest.uuid)
+    if outgoing is not None:
+        return GuestEvidenceRet(json.dumps(doubt.evidence(outgoing)))
     known = {"in_doubt": False, "guest": guest.name, "summary": "is not being migrated"}
-    return GuestEvidenceRet(json.dumps(doubt.evidence(outgoing) if outgoing else known))
+    owners = session.context.migrations.custody.owners
+    given = doubt.given_away(owners, guest.uuid, guest.name)
+    return GuestEvidenceRet(json.dumps(given or known))
 
 
 @handles("GUEST_RECONCILE")
 async def guest_reconcile(session: Session, args: GuestReconcileArgs) -> GuestReconcileRet:
     guest = named(session, args.guest)
-    outgoing = outgoing_in_doubt(session, guest)
     force = bool(args.force)
     event(
         log,
         "doubt.reconcile",
         logging.WARNING if force else logging.INFO,
-        mig=outgoing.id,
         guest=guest.name,
         action=args.action,
         force=force,
     )
+    owners = session.context.migrations.custody.owners
+    if args.action == doubt.TAKE_BACK and doubt.given_away(owners, guest.uuid, guest.name):
+        back = await doubt.take_back(owners, guest.uuid, guest.name, force=force)
+        return GuestReconcileRet(json.dumps(back))
+    outgoing = outgoing_in_doubt(session, guest)
     done = await doubt.reconcile(outgoing, args.action, force=force)
     return GuestReconcileRet(json.dumps(done))
 
@@ -58,9 +65,9 @@ def named(session: Session, text: str) -> Guest:
         return registry.lookup_by_name(text)
 
 
-def outgoing_in_doubt(session: Session, guest: Guest) -> Outgoing:
+def outgoing_in_doubt(session: Session, guest: Guest) -> Doubtful:
     """Raises: OperationInvalid (55)."""
-    outgoing = session.context.migrations.outgoing_of(guest)
+    outgoing = session.context.migrations.doubtful(guest.uuid)
     if outgoing is None:
         raise OperationInvalid(f"domain '{guest.name}' is not in doubt")
     return outgoing

@@ -210,7 +210,7 @@ def domain_get_messages(session: Session, args: DomainGetMessagesArgs) -> Domain
     tainting = not args.flags or args.flags & MESSAGES_TAINTING
     if tainting and guest.active and session.context.guest_ids is None and os.geteuid() == 0:
         found.append("tainted: running with undesirable elevated privileges")
-    outgoing = session.context.migrations.outgoing_of(guest)
+    outgoing = session.context.migrations.doubtful(guest.uuid)
     if not args.flags and outgoing is not None and doubt.in_doubt(outgoing):
         found.append(doubt.in_words(outgoing))
     return DomainGetMessagesRet(msgs=found)
