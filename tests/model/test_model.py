@@ -35,7 +35,6 @@ pytestmark = pytest.mark.timeout(300)
 def _small_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty tries behave as one does, and cost fifty times the states."""
     monkeypatch.setattr(source, "TRIES_MAX", 1)
-    monkeypatch.setattr(source, "IDLE_TICKS_MAX", 0)
     monkeypatch.setattr(source, "ASK_S", (1.0,))
     monkeypatch.setattr(destination, "TRIES_MAX", 1)
 

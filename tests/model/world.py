@@ -129,7 +129,7 @@ class World(NamedTuple):
 
 def start(bounds: Bounds, *, live: bool = True, asks: bool = True) -> World:
     """Begin has been answered, Prepare is on its way."""
-    state, effects = source.begin("g", CS, live=live, running=True)
+    state, effects = source.begin("g", CS, live=live, running=True, patience=1)
     world = World(state, None, bounds, asks=asks)
     return run_source(world, effects)
 

@@ -21,8 +21,8 @@ from sterna.guest.ports import ClientLink
 log = logging.getLogger("sterna.guest.autokill")
 
 SILENCE_S_MAX = 5.0
-"""How long a connection that answers for a guest may be silent before it counts as gone: the whole
-budget of L3, pings included."""
+"""How long a connection that answers for a guest may be silent before it counts as gone, unless
+set otherwise: the whole budget of L3, pings included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Registration:
 class Autokill:
     """All registrations of a host, at most one a guest."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence_s_max: float = SILENCE_S_MAX) -> None:
+        self._silence_s_max = silence_s_max
         self._armed: dict[UUID, Registration] = {}
         self._guests_of: Counter[ClientLink] = Counter()
 
@@ -76,12 +77,12 @@ class Autokill:
                 log.exception("autokill.action_failed guest=%s", uuid)
 
         registration = self._armed[uuid] = Registration(uuid, link, incoming, fire)
-        self._guests_of[link] += 1
         if link.closed:
+            self._guests_of[link] += 1
             fire()
             return
         link.add_close_callback(fire)
-        link.limit_silence(SILENCE_S_MAX)
+        self.hold(link)
         log.info("autokill.armed guest=%s incoming=%s", uuid, incoming)
 
     def remove(self, uuid: UUID) -> bool:
@@ -100,6 +101,14 @@ class Autokill:
         del self._armed[registration.uuid]
         link = registration.link
         link.remove_close_callback(registration.callback)
+        self.let_go(link)
+
+    def hold(self, link: ClientLink) -> None:
+        """A guest hangs on this connection: its silence is limited until `let_go`."""
+        self._guests_of[link] += 1
+        link.limit_silence(self._silence_s_max)
+
+    def let_go(self, link: ClientLink) -> None:
         self._guests_of[link] -= 1
         if self._guests_of[link] <= 0:
             del self._guests_of[link]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Final
+
+SILENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +14,8 @@ class Host:
     """This host, as the other side of a migration sees it.
 
     `address` is where incoming guests are received and what the source is told; None for every
-    address, and then `reached_at` is told.
+    address, and then `reached_at` is told. `silence_s` is how long a peer may hold up a migration
+    without a sign of life.
     """
 
     name: str
@@ -20,6 +24,7 @@ class Host:
     port_min: int = 49152
     port_max: int = 49215
     reached_at: str | None = None
+    silence_s: float = SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)

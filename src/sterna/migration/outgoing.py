@@ -21,6 +21,7 @@ from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import asking, qmp, story, transports, uri
+from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
@@ -87,14 +88,17 @@ class Outgoing(Doubtful):
         registry: Registry,
         peers: Peers,
         owners: Owners,
+        silence_s: float = SILENCE_S,
     ) -> None:
         super().__init__(id, guest.uuid, registry, peers, owners)
+        self._silence_s = silence_s
         self.guest, self.running, self.job, self.request = guest, running, job, request
         self.way: Way | None = None
         self.stats: JobStats | None = None
         self.started_ms = 0
         self.stopped_ms = 0
         self.ended: Callable[[Outgoing], None] = lambda _outgoing: None
+        self._held: list[ClientLink] = []
         self._socket: socket.socket | None = None
         self._have: tuple[str, ...] = ()
         self._originals: dict[str, Any] = {}
@@ -147,7 +151,10 @@ class Outgoing(Doubtful):
         live = MigrateFlag.LIVE in self.request.flags
         number = self.number_of(link)
         self._remember(shall_run=running)
-        self.begin(*source.begin(self.guest.name, number, live=live, running=running))
+        first = source.begin(
+            self.guest.name, number, live=live, running=running, patience=round(self._silence_s)
+        )
+        self.begin(*first)
 
     async def perform(self, link: ClientLink, request: Request, way: Way) -> None:
         """Send everything. Raises: SternaError, why it failed."""
@@ -258,6 +265,7 @@ class Outgoing(Doubtful):
         if phase is source.Phase.ENDED:
             self._unsubscribe()
             self._drop_socket()
+            self._let_go()
         super().entered(phase)
 
     def run(self, effect: do.SourceEffect) -> None:
@@ -266,8 +274,10 @@ class Outgoing(Doubtful):
                 self.do(self._qmp(op))
             case do.Watch(link=link):
                 self.watch(link, lambda: self.post(on.ConnectionClosed(link)))
+                self._held.append(self.link(link))
+                self.guest.surroundings.autokill.hold(self.link(link))
             case do.Unwatch():
-                self.unwatch()
+                self._let_go()
             case do.Show(view=view):
                 self._show(view)
             case do.Kill():
@@ -279,6 +289,12 @@ class Outgoing(Doubtful):
                 self._end_job(succeeded=succeeded)
             case _:
                 super().run(effect)
+
+    def _let_go(self) -> None:
+        self.unwatch()
+        for link in self._held:
+            self.guest.surroundings.autokill.let_go(link)
+        self._held.clear()
 
     def _show(self, view: do.View) -> None:
         log.warning("migration.shown mig=%s guest=%s view=%s", self.id, self.guest.name, view.value)
@@ -380,7 +396,7 @@ class Outgoing(Doubtful):
                 **request.qemu_parameters(destination=False),
             },
         )
-        self._socket = await transports.connect(way.target)
+        self._socket = await transports.connect(way.target, silence_s=self._silence_s)
 
     async def _migrate(self) -> None:
         if self._socket is None:

@@ -370,6 +370,7 @@ class Migrations:
                 registry=self._registry,
                 peers=self._peers,
                 owners=self.custody.owners,
+                silence_s=self._host.silence_s,
             )
         except BaseException:
             guest.jobs.end(job)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sterna.errors import InternalError
 from sterna.host.ports import PortClaim, claim_port
 from sterna.migration.uri import Endpoint
+from sterna.rpc.sockets import limit_tcp_silence
 
 CONNECT_S: Final = 10.0
 """How long the destination may take to accept the data connection."""
@@ -50,8 +51,9 @@ def any_address() -> str:
         return "0.0.0.0"  # noqa: S104 - the documented default: every address
 
 
-async def connect(endpoint: Endpoint) -> socket.socket:
-    """A connected, blocking socket for QEMU to send on.
+async def connect(endpoint: Endpoint, *, silence_s: float) -> socket.socket:
+    """A connected, blocking socket for QEMU to send on; its kernel gives a peer up that has
+    acknowledged nothing for `silence_s`.
 
     Raises: OSError, TimeoutError.
     """
@@ -63,9 +65,12 @@ async def connect(endpoint: Endpoint) -> socket.socket:
         why = "no address for it"
         for family, _type, _proto, _name, address in found:
             try:
-                return await _connected(family, address)
+                sock = await _connected(family, address)
             except OSError as exc:
                 why = os.strerror(exc.errno) if exc.errno else str(exc)
+            else:
+                limit_tcp_silence(sock, silence_s)
+                return sock
         where = f"{endpoint.host}:{endpoint.port}"
         raise OSError(f"unable to connect to server at '{where}': {why}")
 

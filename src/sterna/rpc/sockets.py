@@ -115,21 +115,27 @@ class SocketTransport:
 
     def limit_silence(self, seconds: float | None) -> None:
         """Let the kernel notice a dead TCP peer within this time, even while nobody reads."""
-        if self.carries_fds:
-            return
-        idle, interval = (7200, 75) if seconds is None else _probe_times(seconds)
-        user_timeout_ms = 0 if seconds is None else int(seconds * 1000)
-        for option, value in (
-            (socket.TCP_KEEPIDLE, idle),
-            (socket.TCP_KEEPINTVL, interval),
-            (socket.TCP_KEEPCNT, _TCP_PROBES),
-            (socket.TCP_USER_TIMEOUT, user_timeout_ms),
-        ):
-            self._sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        if not self.carries_fds:
+            limit_tcp_silence(self._sock, seconds)
 
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
+
+
+def limit_tcp_silence(sock: socket.socket, seconds: float | None) -> None:
+    """Have the kernel end a connection whose peer has acknowledged nothing for so long, be it
+    data or a probe; None: as long as it does by itself."""
+    idle, interval = (7200, 75) if seconds is None else _probe_times(seconds)
+    user_timeout_ms = 0 if seconds is None else int(seconds * 1000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, idle),
+        (socket.TCP_KEEPINTVL, interval),
+        (socket.TCP_KEEPCNT, _TCP_PROBES),
+        (socket.TCP_USER_TIMEOUT, user_timeout_ms),
+    ):
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _probe_times(seconds: float) -> tuple[int, int]:

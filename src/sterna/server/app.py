@@ -17,6 +17,7 @@ from uuid import UUID
 
 import sterna
 from sterna.errors import SternaError
+from sterna.guest.autokill import Autokill
 from sterna.guest.events import EventBus
 from sterna.guest.launcher import QemuEmulators, QemuLauncher
 from sterna.guest.recover import recover
@@ -124,6 +125,7 @@ class Daemon:
             launcher=QemuLauncher(emulators, guest_settings, guardian),
             work=Work(work),
             bus=bus,
+            autokill=Autokill(settings.peer_silence_s),
         )
         registry = Registry(surroundings)
         hostname = await own_name(settings)
@@ -135,6 +137,7 @@ class Daemon:
             settings.migration_port_min,
             settings.migration_port_max,
             await own_address(settings, hostname),
+            settings.peer_silence_s,
         )
         door = DecisionListener(store, host, settings.decision_port)
         return Context(

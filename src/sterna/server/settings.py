@@ -150,6 +150,17 @@ TABLE: tuple[Setting, ...] = (
         most=1000,
     ),
     Setting(
+        "peer_silence_s",
+        float,
+        "s",
+        5.0,
+        "How long a client that drives a migration, or the host at its other end, may hold it up "
+        "without a sign of life: an incoming guest dies with such a client (L3), and a copy of "
+        "which nothing moves any more is given up.",
+        least=1,
+        most=3600,
+    ),
+    Setting(
         "clients_max",
         int,
         "connections",
@@ -207,6 +218,7 @@ class Settings:
     socket_group: str = ""
     keepalive_interval_s: float = 1.0
     keepalive_count: int = 4
+    peer_silence_s: float = 5.0
     clients_max: int = 5000
     client_calls_max: int = 32
     qemu_user: str = ""

@@ -352,10 +352,21 @@ def test_a_stall_is_cancelled(before: tuple[on.SourceEvent, ...]) -> None:
         assert played.effects[0] == Qmp(QmpOp.PROGRESS)
         played = played.then(answer)
     assert played.state.idle == 2
-    for _ in range(source.IDLE_TICKS_MAX - 2):
-        played = played.then(moved)
-    assert Qmp(QmpOp.CANCEL) in played.then(moved).effects
+    for _ in range(source.PATIENCE - 2):
+        played = played.then(on.TimerFired(Timer.STALL)).then(moved)
+    assert Qmp(QmpOp.CANCEL) in played.then(on.TimerFired(Timer.STALL)).effects
     assert played.state.failure is None
+
+
+def test_a_qemu_that_hangs_is_asked_once() -> None:
+    """Its monitor would be full of looks by the time it wakes up."""
+    played = play(*COPYING, on.TimerFired(Timer.STALL))
+    for _ in range(source.PATIENCE - 1):
+        played = played.then(on.TimerFired(Timer.STALL))
+        assert Qmp(QmpOp.PROGRESS) not in played.effects
+    cancelled = played.then(on.TimerFired(Timer.STALL))
+    assert Qmp(QmpOp.CANCEL) in cancelled.effects
+    assert "for 5 s" in str(cancelled.state.failure)
 
 
 def test_progress_tells_of_an_event_that_was_lost() -> None:

@@ -35,10 +35,9 @@ from sterna.migration.core.source_state import (
     ASK_S,
     CANCEL_S,
     CONFIRM_S,
-    COPY_TICK_S,
-    IDLE_TICKS_MAX,
+    LOOK_S,
+    PATIENCE,
     RETRY_S,
-    SWITCH_TICK_S,
     TRIES_MAX,
     Phase,
     Source,
@@ -63,9 +62,11 @@ __all__ = ["Phase", "Source", "Verdict", "begin", "recovered", "step", "verdict"
 Step = tuple[Source, tuple[SourceEffect, ...]]
 
 
-def begin(guest: str, link: int, *, live: bool, running: bool) -> Step:
+def begin(guest: str, link: int, *, live: bool, running: bool, patience: int = PATIENCE) -> Step:
     """A migration that holds the job and has touched nothing yet."""
-    state = Source(guest, live, shall_run=running, link=link, stopped=not running)
+    state = Source(
+        guest, live, shall_run=running, link=link, stopped=not running, patience=patience
+    )
     return state, (Watch(link),)
 
 
@@ -266,11 +267,11 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
             s = replace(s, phase=Phase.COPYING)
             if s.failure is not None:
                 return _cancel(s, s.failure)
-            return s, (SetTimer(Timer.STALL, COPY_TICK_S),)
+            return s, (SetTimer(Timer.STALL, LOOK_S),)
         case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
             if ev.status in _LATE:
                 return _status(s, ev.status)  # its event was lost with a monitor's hiccup
-            return _moved(s, ev.value)
+            return _moved(replace(s, looking=False), ev.value)
         case Phase.CANCELLING, QmpOp.EXPLAIN:
             if ev.status in (None, Status.CANCELLED, Status.FAILED, Status.COMPLETED):
                 return _status(s, ev.status or Status.CANCELLED)
@@ -298,7 +299,7 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
         case Phase.SWITCHING, QmpOp.CONTINUE:
             return _cancel(s, failure)
         case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
-            return _moved(s, s.moved)
+            return replace(s, looking=False), ()
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
             return _unwind(explained(s, ""))
         case Phase.RESUMING, QmpOp.CONT:
@@ -323,7 +324,7 @@ def _status(s: Source, status: Status) -> Step:
             # (A small guest may be here before the reply to `migrate` is.) The guest stands
             # from here to the end, so nothing may come between. (I11)
             s = replace(s, phase=Phase.SWITCHING, idle=0)
-            return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, SWITCH_TICK_S))
+            return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, LOOK_S))
         case (
             (Phase.COPYING | Phase.SWITCHING | Phase.CANCELLING | Phase.STARTING),
             Status.COMPLETED,
@@ -362,10 +363,8 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
 
 def _timer_fired(s: Source, timer: Timer) -> Step:
     match s.phase, timer:
-        case Phase.COPYING, Timer.STALL:
-            return s, (Qmp(QmpOp.PROGRESS), SetTimer(Timer.STALL, COPY_TICK_S))
-        case Phase.SWITCHING, Timer.STALL:
-            return s, (Qmp(QmpOp.PROGRESS), SetTimer(Timer.STALL, SWITCH_TICK_S))
+        case ((Phase.COPYING | Phase.SWITCHING), Timer.STALL):
+            return _look(s)
         case Phase.CANCELLING, Timer.CANCEL:
             # QEMU hangs. Who waits is told so; we ask on until it speaks or dies. (I10)
             slow = Failure(
@@ -390,13 +389,20 @@ def _timer_fired(s: Source, timer: Timer) -> Step:
 # -- ways -----------------------------------------------------------------------------------------
 
 
+def _look(s: Source) -> Step:
+    """A second has gone by. A peer that takes nothing, or a QEMU that hangs, ends it. (I12)"""
+    if s.idle >= s.patience:
+        text = f"migration of domain '{s.guest}' stalled: no data has moved for {s.patience} s"
+        return _cancel(s, Failure(FailureKind.FAILED, text))
+    s, ask = replace(s, idle=s.idle + 1), not s.looking
+    looks = (Qmp(QmpOp.PROGRESS),) if ask else ()
+    return replace(s, looking=True), (*looks, SetTimer(Timer.STALL, LOOK_S))
+
+
 def _moved(s: Source, bytes_moved: int) -> Step:
     if bytes_moved > s.moved:
         return replace(s, moved=bytes_moved, idle=0), ()
-    if s.idle < IDLE_TICKS_MAX:
-        return replace(s, idle=s.idle + 1), ()
-    text = f"migration of domain '{s.guest}' stalled: no data has moved"
-    return _cancel(s, Failure(FailureKind.FAILED, text))
+    return s, ()
 
 
 def _cancel(s: Source, failure: Failure) -> Step:

@@ -8,11 +8,10 @@ from typing import Final
 
 from sterna.migration.core.words import Failure, FailureKind, Proof
 
-COPY_TICK_S: Final = 5.0
-SWITCH_TICK_S: Final = 2.0
-IDLE_TICKS_MAX: Final = 5
-"""Looks without a byte moved after which a migration is stalled: 30 s while the guest runs, 12 s
-while it stands (I11, I12)."""
+LOOK_S: Final = 1.0
+"""How often it is looked whether data moves (I11, I12)."""
+PATIENCE: Final = 5
+"""After so many looks in a row without a byte moved a migration is stalled, by default."""
 CANCEL_S: Final = 10.0
 """How long an abort waits for its outcome before it is answered; QEMU is asked on and on."""
 RETRY_S: Final = 0.2
@@ -57,7 +56,9 @@ class Source:
         link: the controller's connection; None once it has ended.
         stopped: the CPUs stand, as far as QEMU said.
         gone: there is no QEMU any more; what it sent may run at the destination.
-        idle: looks in a row at which no byte had moved.
+        patience: looks in a row without a byte moved that are too many.
+        idle: how many there were.
+        looking: QEMU has not answered the last look yet.
         asks: the destination can be asked what it decided; a real libvirtd cannot.
         asking: a question is on its way.
         unheard: questions in a row that nobody answered, as far as the pauses grow.
@@ -76,7 +77,9 @@ class Source:
     stopped: bool = False
     gone: bool = False
     moved: int = -1
+    patience: int = PATIENCE
     idle: int = 0
+    looking: bool = False
     tries: int = 0
     asks: bool = False
     asking: bool = False
