@@ -94,6 +94,7 @@ class FakeMonitor:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._subscribers: list[Callable[[Event], None]] = []
         self._cpus_run = False
+        self.silent_s = 0.0
 
     async def execute(
         self,

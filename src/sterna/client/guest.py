@@ -21,6 +21,7 @@ from sterna.rpc.msg_domain import (
     DomainGetAutostartArgs,
     DomainGetInfoArgs,
     DomainGetJobStatsArgs,
+    DomainGetMessagesArgs,
     DomainGetStateArgs,
     DomainGetXmlDescArgs,
     DomainIsPersistentArgs,
@@ -199,6 +200,13 @@ class Guest:
             "DOMAIN_UNDEFINE_FLAGS",
             DomainUndefineFlagsArgs(await self.dom(), flags | UNDEFINE_MANAGED_SAVE),
         )
+
+    async def messages(self) -> list[str]:
+        """What a person should know of it: in doubt, frozen, tainted. One sentence each."""
+        reply = await self.host.call(
+            "DOMAIN_GET_MESSAGES", DomainGetMessagesArgs(await self.dom(), 0)
+        )
+        return list(reply.msgs)
 
     async def job(self, *, completed: bool = False) -> dict[str, Any] | None:
         """The job it has, or the last one that ended: its figures by the protocol's names."""

@@ -64,6 +64,11 @@ class Monitor(Protocol):
     @property
     def closed(self) -> asyncio.Future[str]: ...
 
+    @property
+    def silent_s(self) -> float:
+        """How long it has owed an answer that nobody waits for any more; 0 if it owes none."""
+        ...
+
     async def execute(
         self,
         name: str,

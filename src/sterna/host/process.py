@@ -59,6 +59,14 @@ def _stat_fields(path: str, pid: int) -> list[bytes]:
         raise ProcessLookupError(pid) from gone
 
 
+def is_stopped(pid: int, root: Path = ROOT) -> bool:
+    """Whether a signal or a debugger has stopped it (proc(5): state T or t)."""
+    try:
+        return _stat_fields(f"{root}/proc/{pid}/stat", pid)[0] in (b"T", b"t")
+    except ProcessLookupError:
+        return False
+
+
 def process_stats(pid: int, root: Path = ROOT) -> ProcessStats:
     """Return what a process has used so far.
 

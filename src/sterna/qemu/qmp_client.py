@@ -80,6 +80,7 @@ class QmpClient:
         self._next_subscriber = 0
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self.closed: asyncio.Future[str] = self._loop.create_future()
+        self._owes_since = 0.0
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
@@ -127,6 +128,11 @@ class QmpClient:
     def package(self) -> str:
         """The distributor's version text, as in "Debian 1:7.2+dfsg-7"."""
         return self._ready.result().package
+
+    @property
+    def silent_s(self) -> float:
+        """How long QEMU has owed an answer that nobody waits for any more; 0 since it spoke."""
+        return self._loop.time() - self._owes_since if self._owes_since else 0.0
 
     @property
     def is_open(self) -> bool:
@@ -226,6 +232,7 @@ class QmpClient:
             return self.close(f"qemu unexpectedly closed the monitor: {error.strerror}")
         if not data:
             return self.close("qemu unexpectedly closed the monitor")
+        self._owes_since = 0.0
         for message in self._session.receive_data(data):
             if isinstance(message, Reply):
                 self._dispatch_reply(message)
@@ -262,6 +269,7 @@ class QmpClient:
         entry = self._replies.pop(identity, None)
         if entry is not None and not entry[1].done():
             self._session.withdraw(identity)
+            self._owes_since = self._owes_since or self._loop.time() - timeout_s
             entry[1].set_exception(MonitorTimeout(entry[0], timeout_s))
 
     # -- the writer --------------------------------------------------------------------------

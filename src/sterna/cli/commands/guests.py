@@ -70,9 +70,9 @@ async def run_show(context: Context) -> int:
         sys.stdout.write(await guest.xml(inactive=context.args.inactive))
         return Exit.OK
     info = await guest.info()
-    job = await guest.job()
+    job, messages = await guest.job(), await guest.messages()
     if context.json:
-        print_json({**info_fields(info), "job": job})
+        print_json({**info_fields(info), "job": job, "messages": messages})
         return Exit.OK
     print_fields(
         {
@@ -87,6 +87,7 @@ async def run_show(context: Context) -> int:
             "Persistent": "yes" if info.persistent else "no",
             "Autostart": "yes" if info.autostart else "no",
             "Job": "none" if job is None else str(job["operation"]),
+            **{"Note" if not n else f"Note {n + 1}": text for n, text in enumerate(messages)},
         }
     )
     return Exit.OK

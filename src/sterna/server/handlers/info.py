@@ -14,7 +14,7 @@ from sterna.errors import (
     OperationInvalid,
     SternaError,
 )
-from sterna.guest import stats
+from sterna.guest import silence, stats
 from sterna.guest.actor import Guest
 from sterna.guest.agent import agent_refusal
 from sterna.guest.definitions import memory_max_kib, vcpus_max, vcpus_now
@@ -77,7 +77,7 @@ XML_SECURE, XML_INACTIVE, XML_UPDATE_CPU, XML_MIGRATABLE = 1, 2, 4, 8
 AFFECT_LIVE, AFFECT_CONFIG = 1, 2
 VCPU_MAXIMUM, VCPU_GUEST = 4, 8
 MESSAGES_DEPRECATION, MESSAGES_TAINTING = 1, 2
-CONTROL_OK, CONTROL_JOB = 0, 1
+CONTROL_OK, CONTROL_JOB, CONTROL_OCCUPIED = 0, 1, 2
 
 
 @handles("DOMAIN_GET_STATE")
@@ -213,6 +213,8 @@ def domain_get_messages(session: Session, args: DomainGetMessagesArgs) -> Domain
     outgoing = session.context.migrations.doubtful(guest.uuid)
     if not args.flags and outgoing is not None and doubt.in_doubt(outgoing):
         found.append(doubt.in_words(outgoing))
+    if not args.flags and guest.running is not None and (why := silence.in_words(guest.running)):
+        found.append(why)
     return DomainGetMessagesRet(msgs=found)
 
 
@@ -222,7 +224,10 @@ def domain_get_control_info(
 ) -> DomainGetControlInfoRet:
     check_flags(args.flags, 0, "qemuDomainGetControlInfo")
     guest = find(session, args.dom)
-    guest.live_or_refuse()
+    running = guest.live_or_refuse()
+    if silence.in_words(running):
+        silent_ms = int(silence.silent_s(running) * 1000)
+        return DomainGetControlInfoRet(state=CONTROL_OCCUPIED, details=0, stateTime=silent_ms)
     if guest.job is None:
         return DomainGetControlInfoRet(state=CONTROL_OK, details=0, stateTime=0)
     since_ms = int((time.monotonic() - guest.job.started) * 1000)
