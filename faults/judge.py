@@ -90,7 +90,8 @@ def _may_die(case: c.Case) -> bool:
     if case.fault != c.KILL:
         return False
     if case.party == c.SOURCE_QEMU:
-        return case.phase in BEFORE_COMMIT
+        # Once Finish is lost with the controller's connection, too, the other copy dies (L3).
+        return case.phase in BEFORE_COMMIT or (case.phase == "performed" and case.lost)
     return case.party == c.DESTINATION_QEMU and case.phase in AFTER_COMMIT
 
 

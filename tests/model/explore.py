@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 S = TypeVar("S", bound=Hashable)
 
@@ -24,14 +24,12 @@ class Broken(AssertionError):
 
 
 @dataclass(frozen=True)
-class Explored(Generic[S]):
+class Explored:
     """How much was looked at."""
 
     states: int
     depth: int
     seconds: float
-    seen: frozenset[str]
-    """Marks met on the way: what a run must have covered to mean anything."""
 
     def __str__(self) -> str:
         return f"{self.states:,} states, depth {self.depth}, {self.seconds:.1f} s"
@@ -41,40 +39,94 @@ def explore(
     start: S,
     moves: Moves[S],
     bad: Callable[[S, bool], str | None],
-    marks: Callable[[S], Iterable[str]] = lambda _state: (),
     *,
     states_max: int = 2_000_000,
-) -> Explored[S]:
+) -> Explored:
     """Visit every state reachable from `start`.
 
-    `bad` gets each state once, with whether nothing more can happen in it by itself (labels that
-    begin with "!" are faults and choices, which need not happen), and returns the law it breaks.
+    `bad` gets each state once, with whether nothing more can happen in it by itself, and returns
+    the law it breaks. Labels that begin with "!" are faults and choices, which need not happen;
+    those with "~" are the end of a fault that lasts. From every state one where nothing more can
+    happen must be reachable without a fault: when faults stop, it settles without help.
 
     Raises: Broken.
     """
     began = time.perf_counter()
-    came_from: dict[S, tuple[S, str] | None] = {start: None}
-    depth_of = {start: 0}
-    todo = deque([start])
-    met: set[str] = set()
-    depth = 0
-    while todo:
-        state = todo.popleft()
-        depth = depth_of.pop(state)
-        settled = True
+    number: dict[S, int] = {start: 0}
+    states, came_from, depth_of = [start], [(-1, "")], [0]
+    leads_to: list[list[int]] = []
+    quiet: list[int] = []
+    here = 0
+    while here < len(states):
+        state, settled = states[here], True
+        following: list[int] = []
         for label, after in moves(state):
-            settled = settled and label.startswith("!")
-            if after not in came_from:
-                came_from[after] = (state, label)
-                depth_of[after] = depth + 1
-                todo.append(after)
+            known = number.setdefault(after, len(states))
+            if known == len(states):
+                states.append(after)
+                came_from.append((here, label))
+                depth_of.append(depth_of[here] + 1)
+            if not label.startswith("!"):
+                settled = settled and label.startswith("~")
+                following.append(known)
+        leads_to.append(following)
+        if settled:
+            quiet.append(here)
         if law := bad(state, settled):
-            raise Broken(law, _trace(came_from, state))
-        met.update(marks(state))
-        if len(came_from) > states_max:
+            raise Broken(law, _trace(came_from, here))
+        if len(states) > states_max:
             raise RuntimeError(f"more than {states_max:,} states: the bounds are too wide")
-    took = time.perf_counter() - began
-    return Explored(len(came_from), depth, took, frozenset(met))
+        here += 1
+    if (lost := _never_settles(leads_to, quiet)) is not None:
+        raise Broken("L2: it goes on for ever and never settles", _trace(came_from, lost))
+    return Explored(len(states), depth_of[-1], time.perf_counter() - began)
+
+
+def _never_settles(leads_to: list[list[int]], quiet: list[int]) -> int | None:
+    """The first state from which no quiet one can be reached."""
+    comes_from: list[list[int]] = [[] for _ in leads_to]
+    for here, following in enumerate(leads_to):
+        for there in following:
+            comes_from[there].append(here)
+    settles = bytearray(len(leads_to))
+    todo = list(quiet)
+    while todo:
+        here = todo.pop()
+        if not settles[here]:
+            settles[here] = 1
+            todo += comes_from[here]
+    lost = settles.find(0)
+    return lost if lost >= 0 else None
+
+
+def walk(
+    start: S,
+    moves: Moves[S],
+    bad: Callable[[S, bool], str | None],
+    seed: int,
+    *,
+    faults_share: float = 0.2,
+    steps_max: int = 1000,
+) -> int:
+    """One random way from `start` until nothing more happens, always the same for a seed.
+
+    Where no search can go for the number of states. Returns its length. Raises: Broken.
+    """
+    chance = random.Random(seed)
+    state, trace = start, list[str]()
+    while len(trace) < steps_max:
+        possible = list(moves(state))
+        by_itself = [move for move in possible if move[0][0] not in "!~"]
+        if law := bad(state, not by_itself):
+            raise Broken(law, trace)
+        choices = [move for move in possible if not move[0].startswith("!")]
+        if len(choices) < len(possible) and chance.random() < faults_share:
+            choices = [move for move in possible if move[0].startswith("!")]
+        if not choices:
+            return len(trace)
+        label, state = chance.choice(choices)
+        trace.append(label)
+    raise Broken("L2: it never settles", trace)
 
 
 def replay(start: S, moves: Moves[S], trace: Iterable[str]) -> S:
@@ -91,9 +143,9 @@ def replay(start: S, moves: Moves[S], trace: Iterable[str]) -> S:
     return state
 
 
-def _trace(came_from: dict[S, tuple[S, str] | None], state: S) -> list[str]:
+def _trace(came_from: list[tuple[int, str]], here: int) -> list[str]:
     labels: list[str] = []
-    while (step := came_from[state]) is not None:
-        state, label = step
+    while here:
+        here, label = came_from[here]
         labels.append(label)
     return labels[::-1]

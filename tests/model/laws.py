@@ -14,7 +14,12 @@ def never_two(w: World) -> str | None:
 
 def never_none(w: World, settled: bool) -> str | None:
     """L2: it runs somewhere, unless its QEMU died or a user paused it."""
-    if not settled or w.excuses:
+    if not settled:
+        return None
+    if w.excuses == {"source died late"}:
+        # What it had sent is all there is, and nothing else went wrong.
+        return None if w.qd.cpus or w.paused else "L2: the only copy is given up"
+    if w.excuses:
         return None
     if w.qd.life == "dead" and w.d_store is Record.COMMITTED:
         return None  # it was the destination's, and died there like any guest's QEMU

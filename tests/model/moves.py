@@ -5,14 +5,12 @@ Choosing the moves is half of the proof: what is not here was not looked at.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
+from model.restarts import deaths_within_a_step, restarts, waits_on
 from model.world import (
-    AT_SOURCE,
     CD,
     CS,
-    STATUS,
     Link,
     World,
     at_dest,
@@ -24,13 +22,11 @@ from model.world import (
     dest_qemu_runs,
     link_of,
     question_arrives,
-    run_dest,
-    run_source,
     source_qemu_ends,
     source_qemu_runs,
     switchover,
 )
-from sterna.migration.core import destination, source
+from sterna.migration.core import destination
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import QmpOp, QmpWhy, Status, Timer
@@ -51,6 +47,10 @@ def moves(w: World) -> Iterator[Move]:
     elif _may(w, "timer"):
         for label, after in _timers(w):
             yield f"!{label} early", _spent(after)
+    if w.qs.hung:
+        yield "~source QEMU wakes", w._replace(qs=w.qs._replace(hung=False))
+    if w.qd.hung and w.qd.life == "up":
+        yield "~destination QEMU wakes", w._replace(qd=w.qd._replace(hung=False))
     yield from _choices(w)
     if w.left.faults:
         yield from _faults(w)
@@ -234,7 +234,7 @@ def _timers(w: World) -> Iterator[Move]:
 
 
 def _choices(w: World) -> Iterator[Move]:
-    left = w.left
+    left, w = w.left, _upset(w)
     if left.aborts and "abort" not in w.calls and "abort" not in w.owed:
         less = w._replace(left=left._replace(aborts=left.aborts - 1))
         yield "!user aborts", less._replace(calls=(*w.calls, "abort"))
@@ -257,7 +257,12 @@ def _may(w: World, kind: str) -> bool:
 
 
 def _spent(w: World) -> World:
-    return w._replace(left=w.left._replace(faults=w.left.faults - 1))
+    return _upset(w._replace(left=w.left._replace(faults=w.left.faults - 1)))
+
+
+def _upset(w: World) -> World:
+    """Another thing goes wrong; with two of them the only copy of a guest may be lost."""
+    return w.excused("source died") if "source died late" in w.excuses else w
 
 
 def _faults(w: World) -> Iterator[Move]:
@@ -276,7 +281,8 @@ def _faults(w: World) -> Iterator[Move]:
     if "store" in kinds:
         yield from _store_faults(w, spent)
     if "restart" in kinds:
-        yield from _restarts(spent)
+        yield from restarts(spent)
+        yield from deaths_within_a_step(spent, _by_themselves)
     if "launch" in kinds and ("launch", None) in w.d_ops:
         failed = spent._replace(d_ops=w.d_ops - {("launch", None)})
         failed = failed._replace(qd=w.qd._replace(life="dead"))
@@ -301,7 +307,7 @@ def _break(w: World, how: str, word: str) -> Iterator[Move]:
         here = [n for n in w.calls if link_of(w, n) is link and not n.startswith("x-")]
         cut = w._replace(
             **{field: link._replace(state=how)},  # type: ignore[arg-type]  # a field by its name
-            replies=() if _waits_on(w, field) else w.replies,
+            replies=() if waits_on(w, field) else w.replies,
         )
         if how == "closed" or not here:
             yield f"!connection to the {name} {word}", cut
@@ -310,15 +316,12 @@ def _break(w: World, how: str, word: str) -> Iterator[Move]:
             yield f"!connection to the {name} {word}, {here[0]} lost", gone
 
 
-def _waits_on(w: World, field: str) -> bool:
-    return w.c not in ("end", "gone") and link_of(w, w.c) is getattr(w, field)
-
-
 def _qemu_faults(w: World, spent: World) -> Iterator[Move]:
     kinds, qs, qd = w.left.kinds, w.qs, w.qd
     if "crash" in kinds:
         if qs.alive:
-            yield "!source QEMU dies", source_qemu_ends(spent.excused("source died"))
+            late = " late" if qs.status == "done" and _undisturbed(w) else ""
+            yield "!source QEMU dies", source_qemu_ends(spent.excused(f"source died{late}"))
         if qd.life == "up":
             yield "!destination QEMU dies", dest_qemu_ends(spent)
     if "hang" in kinds:
@@ -328,14 +331,19 @@ def _qemu_faults(w: World, spent: World) -> Iterator[Move]:
         if qd.life == "up" and not qd.hung:
             hung = spent._replace(qd=qd._replace(hung=True))
             yield "!destination QEMU hangs", hung
-    if qs.hung:
-        yield "!source QEMU wakes", w._replace(qs=qs._replace(hung=False))
-    if qd.hung and qd.life == "up":
-        yield "!destination QEMU wakes", w._replace(qd=qd._replace(hung=False))
     if "data" in kinds and qs.alive and qs.status in ("active", "device"):
         yield "!the data connection breaks", data_fails(spent)
     if "lock" in kinds and qd.life == "up" and not qd.locked and not qd.cpus:
         yield "!an image is locked at the destination", spent._replace(qd=qd._replace(locked=True))
+
+
+def _undisturbed(w: World) -> bool:
+    """Whether the destination is as it should be, and its controller about to call Finish."""
+    ending = (destination.Phase.ABORTING, destination.Phase.KILLING, destination.Phase.FAILED)
+    well = w.qd.life == "up" and not (w.qd.hung or w.qd.locked)
+    heard = w.dest is not None and w.dest.phase not in ending and w.dest.unready is None
+    reached = w.cs.state == w.cd.state == "open" and not w.calls
+    return well and heard and reached and w.d_store is not Record.ABORTED
 
 
 def _store_faults(w: World, spent: World) -> Iterator[Move]:
@@ -350,93 +358,6 @@ def _store_faults(w: World, spent: World) -> Iterator[Move]:
             done = failing._replace(d_ops=w.d_ops - {(op, what)})
             event = on.StoreFailed(what, "disk full")
             yield f"!destination cannot store {what.value}", at_dest(done, event)
-
-
-# -- daemons that die and come back --------------------------------------------------------------
-
-
-def _restarts(w: World) -> Iterator[Move]:
-    """A daemon is killed and started again: what it had in memory is gone, QEMU went on.
-
-    A record on its way to the disk arrived there, or did not. Commands on their way to QEMU were
-    run, or were not; a new monitor connection is only taken when the old one is through.
-    """
-    if w.source.phase is not source.Phase.ENDED:
-        label = "!source's daemon restarts"
-        yield label, _source_restarts(w)
-        after = w
-        while after.s_cmd and after.qs.alive and not after.qs.hung:
-            after = source_qemu_runs(after)
-            yield f"{label}, {len(after.s_cmd)} commands unrun", _source_restarts(after)
-        for op, what in w.s_ops:
-            if op == "store" and isinstance(what, Record):
-                written = w._replace(s_store=w.s_store | {what})
-                yield f"{label}, {what.value} stored", _source_restarts(written)
-    if w.dest is not None and w.dest.phase is not destination.Phase.ENDED:
-        label = "!destination's daemon restarts"
-        yield label, _dest_restarts(w)
-        there = w
-        while there.d_cmd and there.qd.life == "up" and not there.qd.hung:
-            there = dest_qemu_runs(there)
-            yield f"{label}, {len(there.d_cmd)} commands unrun", _dest_restarts(there)
-        for op, what in w.d_ops:
-            if op == "store" and isinstance(what, Record):
-                written = w._replace(d_store=w.d_store or what)
-                yield f"{label}, {what.value} stored", _dest_restarts(written)
-
-
-def _source_restarts(w: World) -> World:
-    calls = tuple(n for n in w.calls if n not in AT_SOURCE)
-    w = w._replace(
-        cs=Link("closed", told=True),
-        calls=calls,
-        replies=() if _waits_on(w, "cs") else w.replies,
-        owed=w.owed - AT_SOURCE,
-        s_cmd=(),
-        s_out=(),
-        s_ops=frozenset(),
-        s_timers=frozenset(),
-        s_watch=frozenset(),
-        question="",
-        late=w.late or w.question == "way",
-    )
-    order = (Record.HANDED_OVER, Record.TAKEN_BACK, Record.PERFORMING)
-    state, effects = source.recovered(
-        "g",
-        next((record for record in order if record in w.s_store), None),
-        STATUS.get(w.qs.status),
-        shall_run=not w.paused,
-        stopped=not w.qs.cpus,
-        asks=w.asks and Record.PERFORMING in w.s_store,
-        gone=not w.qs.alive,
-    )
-    return run_source(w._replace(source=state), effects)
-
-
-def _dest_restarts(w: World) -> World:
-    calls = tuple(n for n in w.calls if n in AT_SOURCE)
-    w = w._replace(
-        cd=Link("closed", told=True),
-        calls=calls,
-        replies=() if _waits_on(w, "cd") else w.replies,
-        owed=w.owed & AT_SOURCE,
-        d_cmd=(),
-        d_out=(),
-        d_ops=frozenset(),
-        d_timers=frozenset(),
-        d_watch=frozenset(),
-    )
-    if w.question in ("way", "there"):
-        # The connection it came over ended with the daemon.
-        w = at_source(w._replace(question=""), on.Untold("connection lost"))
-    # Asking for the decision makes one (L4).
-    w = w._replace(d_store=w.d_store or Record.ABORTED)
-    over = dataclasses.replace(w.dest, phase=destination.Phase.ENDED) if w.dest else None
-    if w.d_store is Record.ABORTED or w.qd.life != "up":
-        life = "dead" if w.qd.life == "up" else w.qd.life
-        return w._replace(dest=over, qd=w.qd._replace(life=life, cpus=False), d_cmd=())
-    state, effects = destination.recovered("g", persist=True, paused=w.permit == "paused")
-    return run_dest(w._replace(dest=state), effects)
 
 
 # -- connections -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ again by itself and its one ordered stream of replies and events; connections th
 silent, and hold a call in a buffer while their client has gone; a store that may fail; a client
 that drives the phases by libvirt's rules, and a stranger who calls what he likes.
 
-Effects of one step run at once here, so no daemon dies between two of them.
+Effects of one step run at once here, unless the daemon is to die between two of them.
 """
 
 from __future__ import annotations
@@ -116,6 +116,10 @@ class World(NamedTuple):
     """A question that the source has given up is still on its way."""
     asks: bool = True
     """The destination is Sterna."""
+    dies_after: int = 0
+    """The daemon that runs the next step dies after so many of its effects; 0: it lives."""
+    dead: str = ""
+    """Which one has."""
     slow: bool = False
     """The destination's store did not answer in time."""
     excuses: frozenset[str] = frozenset()
@@ -143,6 +147,9 @@ def at_source(w: World, ev: on.SourceEvent) -> World:
 
 
 def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
+    if 0 < w.dies_after < len(effects):
+        effects, w = effects[: w.dies_after], w._replace(dead="source")
+    w = w._replace(dies_after=0)
     for effect in effects:
         match effect:
             case do.Answer(call=call):
@@ -187,6 +194,9 @@ def at_dest(w: World, ev: on.DestinationEvent) -> World:
 
 
 def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
+    if 0 < w.dies_after < len(effects):
+        effects, w = effects[: w.dies_after], w._replace(dead="destination")
+    w = w._replace(dies_after=0)
     for effect in effects:
         match effect:
             case do.Answer(call=call):

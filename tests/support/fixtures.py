@@ -40,6 +40,20 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How much the explorer looked at; `tell` of tests/model collected it."""
+    told = [
+        str(text)
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == "explored" and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section("explored by the model")
+        for line in sorted(told):
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def tick_elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tick guest, assembled once a session."""

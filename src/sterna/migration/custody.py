@@ -25,7 +25,7 @@ from sterna.store.ports import Verdict
 
 log = logging.getLogger("sterna.migration")
 
-HEARD_S: Final = 5.0
+HEARD_S: Final = 10.0
 """How long a start waits for the answer on a guest in doubt, if it is being asked about."""
 REVOKED_MAX: Final = 1000
 """Refusals kept while the store cannot; each has 36 characters."""

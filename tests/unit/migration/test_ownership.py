@@ -160,6 +160,7 @@ async def test_a_source_whose_qemu_dies_in_doubt_asks_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(source, "ASK_S", (0.0,))
+    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
     async with pair(tmp_path) as two:
         await two.source.registry.define(domain_xml())
         guest = two.guest
@@ -184,9 +185,10 @@ async def test_a_source_whose_qemu_dies_in_doubt_asks_on(
 
 @pytest.mark.parametrize("committed", [True, False])
 async def test_a_daemon_that_comes_back_without_the_qemu_asks(
-    tmp_path: Path, committed: bool
+    tmp_path: Path, committed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source's whole host died, as the guest was on its way with its definition."""
+    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
     async with pair(tmp_path) as two:
         await two.source.registry.define(domain_xml())
         cookie = await two.performed(LIVE | MigrateFlag.UNDEFINE_SOURCE)

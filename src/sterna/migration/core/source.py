@@ -35,6 +35,7 @@ from sterna.migration.core.source_state import (
     ASK_S,
     CANCEL_S,
     CONFIRM_S,
+    GONE_ASK_S,
     LOOK_S,
     PATIENCE,
     RETRY_S,
@@ -42,6 +43,7 @@ from sterna.migration.core.source_state import (
     Phase,
     Source,
     Verdict,
+    confirmed,
     explained,
     out_of_turn,
     told,
@@ -178,7 +180,7 @@ def _confirm_called(s: Source, ev: on.ConfirmCalled) -> Step:
         return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
     s = replace(s, confirm=ev.call, said_cancelled=ev.cancelled)
     if said is Verdict.ASK:
-        return _doubt(s) if s.phase is Phase.PERFORMED else _ask(s)
+        return _doubt(s, at_once=True) if s.phase is Phase.PERFORMED else _ask(s)
     return _decided(s, taken_back=said is Verdict.TAKE_BACK)
 
 
@@ -349,7 +351,7 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
             return s, ()
         case Phase.STOPPING:
             s = replace(s, phase=Phase.ENDED)
-            return s, (Undefine(), EndJob(True), *_confirmed(s, is_here=False))
+            return s, (Undefine(), EndJob(True), *confirmed(s, is_here=False))
         case Phase.HANDING_OVER:
             return s, ()  # the verdict is on its way to the disk
         case Phase.PERFORMED | Phase.IN_DOUBT if s.asks:
@@ -427,10 +429,12 @@ def _performed(s: Source) -> Step:
     return done, (Answer(s.perform), *clear, *refusals, SetTimer(Timer.CONFIRM, CONFIRM_S))
 
 
-def _doubt(s: Source) -> Step:
+def _doubt(s: Source, *, at_once: bool = False) -> Step:
     """The destination may run the guest by now: only its own word frees us. (L5)"""
     s = replace(s, phase=Phase.IN_DOUBT)
-    s, effects = _ask(s)
+    effects: tuple[SourceEffect, ...] = (SetTimer(Timer.ASK, GONE_ASK_S),)
+    if at_once or not s.gone:
+        s, effects = _ask(s)
     return s, (ClearTimer(Timer.CONFIRM), Show(View.IN_DOUBT), *effects)
 
 
@@ -461,22 +465,6 @@ def _decided(s: Source, *, taken_back: bool) -> Step:
     return replace(s, phase=Phase.HANDING_OVER), (*clear, Store(Record.HANDED_OVER))
 
 
-def _confirmed(s: Source, *, is_here: bool) -> tuple[SourceEffect, ...]:
-    """Answer the Confirm that waits. One that said otherwise than it is hears so (L8)."""
-    if s.confirm is None:
-        return ()
-    if s.failure is not None and is_here:
-        return (Refuse(s.confirm, told(s)),)
-    if s.said_cancelled is is_here:
-        return (Answer(s.confirm),)
-    text = (
-        f"the destination did not start domain '{s.guest}'; it runs on here"
-        if is_here
-        else f"the destination has started domain '{s.guest}'; it runs there"
-    )
-    return (Refuse(s.confirm, Failure(FailureKind.REFUSED, text)),)
-
-
 def _unwind(s: Source) -> Step:
     """It will not move. Run again if the CPUs stand and should not; then clean up."""
     if s.gone:
@@ -492,7 +480,7 @@ def _restore(s: Source) -> Step:
 
 def _end(s: Source) -> Step:
     answers: list[SourceEffect] = [Answer(call) for call in s.aborts]
-    answers += _confirmed(s, is_here=True)
+    answers += confirmed(s, is_here=True)
     if s.perform is not None:
         answers.append(Refuse(s.perform, told(s)))
     s = replace(s, phase=Phase.ENDED, perform=None, confirm=None, aborts=())

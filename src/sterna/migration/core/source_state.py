@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from sterna.migration.core.effects import Answer, Refuse, SourceEffect
 from sterna.migration.core.words import Failure, FailureKind, Proof
 
 LOOK_S: Final = 1.0
@@ -21,6 +22,9 @@ comes, and hold the image locks until then."""
 CONFIRM_S: Final = 15.0
 """How long the guest stands without a word from the controller before the destination is asked;
 longer than a Finish may take there."""
+GONE_ASK_S: Final = 6.0
+"""How long a source without a QEMU waits before it asks: what it sent is the only copy now, and to
+ask ends it if it is undecided. The destination decides by itself before that (L3)."""
 ASK_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
 """Pauses between questions that nobody answered; the last one goes on for ever."""
 
@@ -136,3 +140,19 @@ def out_of_turn(s: Source) -> Failure:
 def too_late(s: Source) -> Failure:
     text = f"domain '{s.guest}' was sent completely; its migration cannot be aborted any more"
     return Failure(FailureKind.REFUSED, text)
+
+
+def confirmed(s: Source, *, is_here: bool) -> tuple[SourceEffect, ...]:
+    """Answer the Confirm that waits. One that said otherwise than it is hears so (L8)."""
+    if s.confirm is None:
+        return ()
+    if s.failure is not None and is_here:
+        return (Refuse(s.confirm, told(s)),)
+    if s.said_cancelled is is_here:
+        return (Answer(s.confirm),)
+    text = (
+        f"the destination did not start domain '{s.guest}'; it runs on here"
+        if is_here
+        else f"the destination has started domain '{s.guest}'; it runs there"
+    )
+    return (Refuse(s.confirm, Failure(FailureKind.REFUSED, text)),)
