@@ -1,6 +1,6 @@
 """`python -m faults [WORD…]`: run the cases whose id holds every word, or all; then write the page.
 
-What has a result for this commit is not run again, so a run that was cut off goes on.
+What has a result for this source is not run again, so a run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ WORKERS: Final = 3
 """More than processors: most of a case is waiting."""
 
 
-def commit() -> str:
-    """Names the code that is tried."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    return (
-        subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-        or "unknown"
-    )
+def tried() -> str:
+    """Names the code that is tried: the tree of `src`, whatever else has changed since."""
+
+    def git(*words: str) -> str:
+        ran = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        return ran.stdout.strip()
+
+    changed = "-changed" if git("status", "--porcelain", "src") else ""
+    return (git("rev-parse", "--short=10", "HEAD:src") or "unknown") + changed
 
 
 def known(path: Path) -> dict[str, dict[str, Any]]:
@@ -148,7 +150,7 @@ def run(cases: list[Case], path: Path) -> dict[str, dict[str, Any]]:
 def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cases = [case for case in all_cases(ROUNDS) if all(word in case.id for word in words)]
-    name = commit()
+    name = tried()
     results = run(cases, DIRECTORY / f"{name}.jsonl")
     print(report.summary(results))
     if not words:

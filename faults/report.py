@@ -21,7 +21,8 @@ HEAD = """\
 # Faults injected into real migrations
 
 `make faults` wrote this page: {injected:,} faults injected into live migrations of a guest of a
-real QEMU, {broken} of them with a broken law. {date}, {machine}, QEMU {qemu}, commit {commit}.
+real QEMU, {broken} of them with a broken law. {date}, {machine}, QEMU {qemu}, `src`
+of tree {tree}.
 
 Each case is a migration that `virsh` drives between two hosts of their own network namespaces. The
 guest counts, knows every byte of its memory, and keeps its last mark on a qcow2 disk that both
@@ -127,7 +128,7 @@ def deaths(results: Results) -> list[str]:
     return lines
 
 
-def page(results: Results, commit: str) -> str:
+def page(results: Results, tree: str) -> str:
     version = subprocess.run(
         ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=False
     )
@@ -137,7 +138,7 @@ def page(results: Results, commit: str) -> str:
         date=time.strftime("%Y-%m-%d"),
         machine=f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
         qemu=version.stdout.splitlines()[0].partition(" version ")[2].partition(" ")[0],
-        commit=commit,
+        tree=tree,
     )
     lines = [
         head,
