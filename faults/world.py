@@ -89,6 +89,12 @@ class Place:
         self.hosts = Cable(2 * number + 2, self._holder.pid)
         self.prefix = ["nsenter", "--target", str(self._holder.pid), "--net"]
 
+    def route(self) -> None:
+        """Let it reach the other host by itself, through us."""
+        assert self.hosts is not None
+        assert self._holder is not None
+        ip("route", "add", "default", "via", self.hosts.ours, inside=self._holder.pid)
+
     def end(self) -> None:
         for cable in (self.clients, self.hosts):
             if cable is not None:

@@ -52,6 +52,8 @@ def restarts(w: World) -> Iterator[Move]:
     if w.source.phase is not source.Phase.ENDED:
         label = "!source's daemon restarts"
         yield label, source_restarts(w)
+        if w.qs.alive and not w.qs.hung and w.qs.status in ("active", "pre", "device"):
+            yield f"{label}, its guardian kept the guest", source_restarts(_kept(w))
         after = w
         while after.s_cmd and after.qs.alive and not after.qs.hung:
             after = source_qemu_runs(after)
@@ -71,6 +73,12 @@ def restarts(w: World) -> Iterator[Move]:
             if op == "store" and isinstance(what, Record):
                 written = w._replace(d_store=w.d_store or what)
                 yield f"{label}, {what.value} stored", dest_restarts(written)
+
+
+def _kept(w: World) -> World:
+    """The guardian has cancelled the migration meanwhile; QEMU starts a guest it had stopped."""
+    back = w.qs.ran and w.qs.status != "active"
+    return w._replace(qs=w.qs._replace(status="cancelled", cpus=w.qs.cpus or back))
 
 
 def source_restarts(w: World) -> World:

@@ -172,6 +172,32 @@ def test_a_lost_destination_is_reconciled_by_force(
     assert runs_at(source) == bool(left)
 
 
+def test_a_guest_that_was_handed_over_is_not_started_again(
+    pair: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    """Its old definition is still there; only when the holder has no use for it may it be used."""
+    source, destination = pair.source, pair.destination
+    source.define(source.said("dumpxml", GUEST, "--inactive"))
+    source.virsh(*migrate_words(destination)).check()
+    assert "it runs on host beta" in source.refused("start", GUEST)
+    shown = sterna(source.root, "reconcile", GUEST).check().out
+    assert shown == f"{GUEST} was handed over to beta\n"
+    destination.kill()
+    assert "nobody knows whether it runs there" in source.refused("start", GUEST)
+    refused = sterna(source.root, "reconcile", GUEST, "--take-back")
+    assert refused.code == Exit.FAILED
+    assert "wants force" in refused.err
+    destination.start()
+    assert source.qemus() == []
+    serial_tap.wait_more_ticks(3).check_one_history()
+    destination.said("destroy", GUEST)
+    source.said("start", GUEST)
+    assert runs_at(source)
+    assert "it runs on host alpha" in destination.refused(
+        "create", destination.file("again.xml", source.said("dumpxml", GUEST))
+    )
+
+
 # -- the door --------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -33,5 +34,26 @@ def test_the_guest_runs_on_and_moves_later(
     source.start()
     wait_for(lambda: source.state(GUEST).startswith("running"), "the guest to run")
     serial_tap.wait_more_ticks(10).check_one_history()
+    source.virsh(*migrate_words(destination), timeout_s=60).check()
+    check_moved(two_daemons, serial_tap)
+
+
+def test_the_guest_runs_on_without_its_daemon(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    """Nobody lets QEMU go on at the switchover, and the controller hangs. The guardian ends the
+    migration, so that the guest need not stand until somebody starts the daemon. (L2, W5)"""
+    source, destination = two_daemons.source, two_daemons.destination
+    source.create(tick_guest_xml(GUEST, LONG))
+    serial_tap.wait_more_ticks(5)
+    with source.start_virsh(*migrate_words(destination, *SLOWLY)) as controller:
+        wait_for(lambda: is_copying(source), "memory on its way")
+        controller.process.send_signal(signal.SIGSTOP)
+        source.kill()
+        wait_for(lambda: destination.qemus() == [], "the destination's end")
+        serial_tap.wait_more_ticks(50)
+    assert "guardian.kept" in source.log_text()
+    source.start()
+    assert source.state(GUEST).startswith("running")
     source.virsh(*migrate_words(destination), timeout_s=60).check()
     check_moved(two_daemons, serial_tap)

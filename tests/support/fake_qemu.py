@@ -156,6 +156,7 @@ class FakeLauncher:
         self.fail: Exception | None = None
         self.strays: list[str] = []
         self.released: list[str | None] = []
+        self.kept: list[str] = []
 
     async def spawn(self, running: Running, taken: Taken, *, incoming: bool) -> FakeProcess:
         self.before_spawn()
@@ -178,6 +179,13 @@ class FakeLauncher:
 
     def release(self, running: Running) -> None:
         self.released.append(running.migration)
+
+    def keep(self, running: Running, migration: str) -> None:
+        self.kept.append(migration)
+
+    def let_go(self, migration: str) -> None:
+        if migration in self.kept:
+            self.kept.remove(migration)
 
     async def end_stray(self, run_dir: Path) -> None:
         self.strays.append(run_dir.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,7 @@ from support.links import FakeLink
 
 F = MigrateFlag
 LIVE = F.LIVE | F.CHANGE_PROTECTION
+ASKS = re.compile(rb' asks="[^"]*"')
 GUEST = UUID("11111111-2222-3333-4444-555555555555")
 PARAMETERS = {"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26}
 CAPABILITIES = [
@@ -42,6 +44,7 @@ class Pair:
     to_destination: FakeLink
     data: str
     peers: FakePeers
+    asks: bool = True
 
     @property
     def guest(self) -> Guest:
@@ -67,7 +70,8 @@ class Pair:
 
     async def perform(self, prepared: Prepared, flags: MigrateFlag = LIVE) -> bytes:
         request = self.request(flags)
-        return await self.here.perform(self.guest, self.to_source, request, prepared.cookie)
+        cookie = prepared.cookie if self.asks else ASKS.sub(b"", prepared.cookie)
+        return await self.here.perform(self.guest, self.to_source, request, cookie)
 
     async def finish(
         self, cookie: bytes, flags: MigrateFlag = LIVE, *, cancelled: bool = False
@@ -98,11 +102,11 @@ class Pair:
 
 @asynccontextmanager
 async def pair(
-    root: Path, flags: StartFlags = StartFlags.NONE, *, place: str | None = "tcp://hostb:49216"
+    root: Path, flags: StartFlags = StartFlags.NONE, *, asks: bool = True
 ) -> AsyncIterator[Pair]:
     """The guest runs at the source; QEMU migrates as soon as it is told to.
 
-    `place`: where the destination answers questions; None for one that cannot be asked.
+    Without `asks` the source does not learn where the destination answers questions.
     """
     (root / "a").mkdir()
     (root / "b").mkdir()
@@ -113,11 +117,11 @@ async def pair(
         listener.listen()
         one = await stack.enter_async_context(fake_host(root / "a"))
         two = await stack.enter_async_context(fake_host(root / "b"))
-        peers = FakePeers(place)
+        peers = FakePeers()
         here = Migrations(one.registry, Host("hosta", UUID(int=1)), peers)
         there = Migrations(two.registry, Host("hostb", UUID(int=2)), peers)
         peers.hosts = {UUID(int=1): here, UUID(int=2): there}
-        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}", peers)
+        made = Pair(one, two, here, there, FakeLink(), FakeLink(), f"unix://{path}", peers, asks)
         await one.registry.create(domain_xml(), flags)
         _teach(made)
         yield made

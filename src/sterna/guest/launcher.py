@@ -142,6 +142,12 @@ class QemuLauncher:
         if running.migration is not None:
             self._guardian.disarm(running.migration)
 
+    def keep(self, running: Running, migration: str) -> None:
+        self._guardian.keep(migration, running.run_dir / MONITOR_SOCKET)
+
+    def let_go(self, migration: str) -> None:
+        self._guardian.disarm(migration)
+
     async def connect(self, running: Running) -> QmpClient:
         timeout_s = self._settings.start_timeout_s
         return await QmpClient.connect(running.run_dir / MONITOR_SOCKET, timeout_s=timeout_s)

@@ -87,6 +87,12 @@ class Launcher(Protocol):
     def release(self, running: Running) -> None:
         """An incoming one is decided: from now on it outlives this daemon."""
 
+    def keep(self, running: Running, migration: str) -> None:
+        """It is being sent away: if this daemon dies meanwhile it stays, running (L2)."""
+
+    def let_go(self, migration: str) -> None:
+        """It has been sent, or stays: nothing is to be done if this daemon dies. Harmless twice."""
+
     async def connect(self, running: Running) -> Monitor:
         """Its monitor, ready for commands. Raises: SternaError if QEMU does not answer."""
         ...

@@ -114,6 +114,7 @@ def given_away(owners: Owners, guest: UUID, name: str) -> dict[str, Any] | None:
     host = there.get("hostname") or "another host"
     return {
         "in_doubt": False,
+        "given_away": True,
         "guest": name,
         "summary": f"was handed over to {host}",
         "there": {

@@ -43,6 +43,13 @@ SENT: Final = ("postmigrate", "finish-migrate")
 """QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
 
+# QEMU is sending it, or is about to.
+_GOING: Final = {
+    source.Phase.STARTING,
+    source.Phase.COPYING,
+    source.Phase.SWITCHING,
+    source.Phase.CANCELLING,
+}
 # The destination may have the whole guest, or has it.
 _SENT: Final = {
     source.Phase.SWITCHING,
@@ -261,6 +268,11 @@ class Outgoing(Doubtful):
 
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
+        launcher = self.guest.surroundings.launcher
+        if phase is source.Phase.STARTING:
+            launcher.keep(self.running, self.id)
+        elif phase not in _GOING:
+            launcher.let_go(self.id)
         self.running.sent = phase in _SENT
         if phase is source.Phase.ENDED:
             self._unsubscribe()

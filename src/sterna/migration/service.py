@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from sterna.config import DomainDef, format_domain, parse_domain
-from sterna.errors import InternalError, OperationInvalid, SternaError
+from sterna.errors import InternalError, OperationFailed, OperationInvalid, SternaError
 from sterna.guest.actor import Guest
 from sterna.guest.jobs import Job, Operation
 from sterna.guest.jobstats import JobStats
@@ -239,6 +239,13 @@ class Migrations:
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
         self.custody.refuse_stale(definition, cookie.own, request)
+        place = await self._peers.own_place()
+        if place is None and cookie.own is not None:
+            # Its source would have to believe whoever drives the migration. (L5)
+            raise OperationFailed(
+                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
+                " decided; its log says why"
+            )
         guest = self._registry.admit(definition)
         try:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
@@ -263,7 +270,6 @@ class Migrations:
         incoming.ended = self._incoming_ended
         self._incoming[guest.name] = incoming
         await incoming.prepare(link)
-        place = await self._peers.own_place()
         cookie_out = replace(
             self._basic_cookie(origin_name, guest.uuid, id),
             capabilities=exchange.capabilities(incoming.capabilities, "return-path"),

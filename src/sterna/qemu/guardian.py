@@ -34,12 +34,15 @@ NEVER_KILLED: Final = -1000
 
 @dataclass(slots=True)
 class _Ward:
-    monitor_inode: int
+    """An incoming QEMU, or by its monitor's `path` one that is sent away."""
+
+    monitor_inode: int = 0
     process: QemuProcess | None = None
+    path: str = ""
 
 
 class Guardian:
-    """Whom to kill if this daemon dies. `start` it; `close` ends it.
+    """Whom to kill, and whom to keep, if this daemon dies. `start` it; `close` ends it.
 
     Orders are packets in a socket's buffer: they reach the guardian even if we die right after,
     so none is acknowledged. One that is lost with a guardian is given again to the next.
@@ -98,6 +101,12 @@ class Guardian:
         self._wards[migration].process = process
         self._tell(migration)
 
+    def keep(self, migration: str, monitor: Path) -> None:
+        """The QEMU with this monitor is about to be sent away: if we die before it has gone, its
+        migration is cancelled, so that its guest runs on here. (L2)"""
+        self._wards[migration] = _Ward(path=str(monitor))
+        self._tell(migration)
+
     def disarm(self, migration: str) -> None:
         """It is decided, or gone. Harmless if it was not armed."""
         if self._wards.pop(migration, None) is not None:
@@ -148,6 +157,8 @@ class Guardian:
         ward = self._wards.get(migration)
         if ward is None:
             link.send(f"disarm\0{migration}".encode())
+        elif ward.path:
+            link.send(f"keep\0{migration}\0{ward.path}".encode())
         elif ward.process is None:
             link.send(f"expect\0{migration}\0{ward.monitor_inode}".encode())
         elif ward.process.pidfd >= 0:

@@ -1,4 +1,5 @@
-"""The guardian's own program: kills what its daemon leaves undecided when that daemon dies. (L3)
+"""The guardian's own program: tidies up when its daemon dies. What is undecided is killed (L3), and
+what was being sent away is kept here, running (L2).
 
 Run as a file by `sterna.qemu.guardian`, under `python -I -S`: it imports nothing of Sterna's, so
 that it stays small. Its standing orders come through a socketpair, one packet each, words with
@@ -7,6 +8,8 @@ a NUL between them:
 - ``expect MIGRATION INODE``: a QEMU is about to be started for this migration; it will hold the
   listening monitor socket of that inode.
 - ``arm MIGRATION``, with a pidfd: this is it.
+- ``keep MIGRATION PATH``: the QEMU whose monitor is there is being sent away. Without a daemon it
+  would stop its guest at the switchover and wait for a word that nobody says.
 - ``disarm MIGRATION``: it is decided, or gone.
 
 The end of the socketpair is the daemon's end. By then every packet sent has arrived, and nobody
@@ -29,13 +32,17 @@ from collections.abc import Iterator, Mapping
 PACKET_BYTES_MAX = 4096
 STORE_WAIT_S = 2.0
 """How long another process may hold the store. A new daemon does; it then does our work, too."""
+MONITOR_S = 5.0
+"""How long a QEMU may take to answer; one that hangs is the next daemon's."""
+LINE_BYTES_MAX = 1 << 16
 SEARCHES_MAX = 5
 GONE_S = 0.5
 """How long a killed process is waited for; until it is gone it still holds its descriptors."""
 VERDICT_SQL = "SELECT migration FROM decision WHERE verdict = 'committed' AND migration = ?"
 
-Ward = tuple[str, int]
-"""("socket", inode) until its process is known, then ("pidfd", descriptor)."""
+Ward = tuple[str, int | str]
+"""("socket", inode) until its process is known, then ("pidfd", descriptor); ("monitor", path) of
+one that is sent away."""
 
 
 def packets(link: socket.socket) -> Iterator[tuple[list[str], list[int]]]:
@@ -55,8 +62,10 @@ def obey(wards: dict[str, Ward], words: list[str], fds: list[int]) -> None:
     verb, migration, *rest = words
     kind, handle = wards.pop(migration, ("", -1))
     if kind == "pidfd":
-        os.close(handle)
-    if verb == "expect":
+        os.close(int(handle))
+    if verb == "keep":
+        wards[migration] = ("monitor", rest[0])
+    elif verb == "expect":
         wards[migration] = ("socket", int(rest[0]))
     elif verb == "arm":
         wards[migration] = ("pidfd", fds[0])
@@ -100,7 +109,7 @@ def holds(pid: int, inode: int) -> bool:
 
 def kill(ward: Ward) -> None:
     """Kill a ward by force, at once."""
-    kind, handle = ward
+    kind, handle = ward[0], int(ward[1])
     if kind == "pidfd":
         _signal(handle)
         return
@@ -128,8 +137,46 @@ def _signal(pidfd: int) -> None:
         return  # gone already
 
 
+def cancel(path: str) -> None:
+    """End the migration of the QEMU whose monitor is at `path`; it starts its guest again by itself
+    if it had stopped it for that. One that has sent everything has nothing left to cancel.
+
+    Raises: OSError, ValueError: it did not answer.
+    """
+    import json  # noqa: PLC0415 - an idle host need not have it
+
+    directory, name = os.path.split(path)
+    held = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    with socket.socket(socket.AF_UNIX) as monitor:
+        monitor.settimeout(MONITOR_S)
+        # A path of any length: sun_path holds only 108 bytes.
+        monitor.connect(f"/proc/self/fd/{held}/{name}")
+        lines = monitor.makefile("rb")
+        if "QMP" not in json.loads(lines.readline(LINE_BYTES_MAX)):
+            raise ValueError("no monitor")
+        for command in ("qmp_capabilities", "migrate_cancel"):
+            monitor.sendall(json.dumps({"execute": command}).encode())
+            while not {"return", "error"} & json.loads(lines.readline(LINE_BYTES_MAX)).keys():
+                pass  # an event
+
+
+def keep(migration: str, path: str) -> None:
+    try:
+        cancel(path)
+    except (OSError, ValueError) as error:
+        say(f"guardian.not_kept mig={migration} error={error!r}")
+    else:
+        say(f"guardian.kept mig={migration}")
+
+
 def end(wards: Mapping[str, Ward], store: str) -> None:
-    """The daemon is gone: kill whom nobody has decided for."""
+    """The daemon is gone: keep what was going, kill whom nobody has decided for."""
+    for migration, (kind, handle) in wards.items():
+        if kind == "monitor":
+            keep(migration, str(handle))
+    wards = {name: ward for name, ward in wards.items() if ward[0] != "monitor"}
+    if not wards:
+        return
     try:
         alive = committed(store, iter(wards))
     # Whatever it is: not knowing must kill nobody.

@@ -153,6 +153,15 @@ async def test_the_epoch_travels_in_the_cookies(tmp_path: Path) -> None:
         assert format_cookie(cookie)
 
 
+async def test_a_host_that_cannot_be_asked_takes_no_guest(tmp_path: Path) -> None:
+    """Its source would have to believe whoever drives the migration. (L5)"""
+    async with pair(tmp_path) as two:
+        two.peers.place = None
+        with pytest.raises(OperationFailed, match="cannot open or keep the port"):
+            await two.prepare(await two.begin())
+        assert two.destination.registry.find(GUEST) is None
+
+
 # -- without a QEMU ------------------------------------------------------------------------------
 
 

@@ -228,7 +228,7 @@ async def test_the_controller_leaves_while_memory_moves(tmp_path: Path) -> None:
 
 async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
     """In doubt: nobody lets it run by hand, the job stays and says so. (L5, I6)"""
-    async with pair(tmp_path, place=None) as two:
+    async with pair(tmp_path, asks=False) as two:
         cookie = await two.performed()
         two.here.refuse_in_doubt(two.guest)
         two.to_source.close()
@@ -244,7 +244,7 @@ async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
 
 async def test_confirm_needs_proof(tmp_path: Path) -> None:
     """Of a destination that cannot be asked."""
-    async with pair(tmp_path, place=None) as two:
+    async with pair(tmp_path, asks=False) as two:
         await two.performed()
         with pytest.raises(OperationInvalid, match="nothing proves"):
             await two.confirm(b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -244,3 +245,58 @@ def ignores_polite_signals(pid: int) -> bool:
     [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")]
     polite = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return all(int(mask, 16) >> (number - 1) & 1 for number in polite)
+
+
+# -- who is kept ---------------------------------------------------------------------------------
+
+GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
+
+
+def answer(listener: socket.socket, *lines: bytes) -> list[str]:
+    """A monitor's part: greets, and sends these lines, one for each command it reads."""
+    listener.settimeout(10)
+    connection, _ = listener.accept()
+    commands = []
+    with connection, connection.makefile("rb") as heard:
+        connection.sendall(GREETING)
+        for line in lines:
+            commands.append(json.JSONDecoder().raw_decode(heard.read1(4096).decode())[0]["execute"])
+            connection.sendall(line)
+    return commands
+
+
+async def test_one_that_is_sent_away_is_kept(tmp_path: Path) -> None:
+    """Its migration is cancelled when the daemon dies; one that has gone is left alone."""
+    await decide(tmp_path / "db")
+    with monitor(tmp_path / "going") as going, monitor(tmp_path / "gone") as gone:
+        async with guardian(tmp_path / "db") as it:
+            it.keep("going", tmp_path / "going")
+            it.keep("gone", tmp_path / "gone")
+            it.disarm("gone")
+            done = asyncio.to_thread(
+                answer,
+                going,
+                b'{"return": {}}\r\n',
+                b'{"event": "STOP", "data": {}}\r\n{"return": {}}\r\n',
+            )
+            asked = asyncio.ensure_future(done)
+            await asyncio.sleep(0)
+        assert await asked == ["qmp_capabilities", "migrate_cancel"]
+        gone.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            gone.accept()
+
+
+def test_a_monitor_that_says_nothing_keeps_nobody_from_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(guardian_program, "MONITOR_S", 0.01)
+    with monitor(tmp_path / "hangs"):
+        wards = {
+            "hangs": ("monitor", str(tmp_path / "hangs")),
+            "absent": ("monitor", str(tmp_path / "absent")),
+        }
+        guardian_program.end(wards, str(tmp_path / "no store is needed"))
+    said = capfd.readouterr().err
+    assert "guardian.not_kept mig=hangs" in said
+    assert "guardian.not_kept mig=absent" in said

@@ -19,7 +19,7 @@ async def run_reconcile(context: Context) -> int:
         raise InvalidArg("--take-back and --give-up exclude each other")
     guest = context.host.guest(args.guest)
     known = await guest.evidence()
-    if known["in_doubt"]:
+    if known["in_doubt"] or (known.get("given_away") and args.take_back):
         action = "take-back" if args.take_back else "give-up" if args.give_up else "ask"
         known = await guest.reconcile(action, force=args.force)
     else:
@@ -37,9 +37,11 @@ async def run_reconcile(context: Context) -> int:
 def settled_sentence(name: str, known: dict[str, Any]) -> str:
     """What became of it."""
     if "by" not in known:
-        return f"{name} is not in doubt\n"
-    host = known["there"]["host"] or "its destination"
-    where = f"{host}, and its copy here has ended" if known["runs"] == "there" else "this host"
+        given = known.get("given_away")
+        return f"{name} {known['summary']}\n" if given else f"{name} is not in doubt\n"
+    where = "this host"
+    if known["runs"] == "there":
+        where = f"{known['there']['host'] or 'its destination'}, and its copy here has ended"
     return f"{name} belongs to {where}: by {known['by']}\n"
 
 
@@ -81,15 +83,16 @@ def clock(at_ms: int | None) -> str:
 
 RECONCILE = Command(
     "reconcile",
-    "settle a guest in doubt",
+    "settle a guest in doubt, or have one back",
     "Asks the destination what became of a guest that is in doubt, which the daemon also does by"
-    " itself. If nobody answers, shows what both sides know and what may be done.",
+    " itself. If nobody answers, shows what both sides know and what may be done. Of a guest that"
+    " was handed over it says to whom; with --take-back it is claimed from there.",
     run_reconcile,
     (
         guest_argument(),
         Argument(
             ("--take-back",),
-            "run it here again, if the destination cannot have it",
+            "run it here again, if the destination cannot have it, or does not use it any more",
             {"action": "store_true"},
         ),
         Argument(
