@@ -147,6 +147,17 @@ def run(cases: list[Case], path: Path) -> dict[str, dict[str, Any]]:
     return {case.id: have[case.id] for case in cases if case.id in have}
 
 
+def weaknesses(path: Path) -> dict[str, dict[str, str]]:
+    """What is seen of libvirt's at both, where we may make namespaces."""
+    if os.geteuid() != 0:
+        return {}
+    if not path.exists():
+        argv = ["unshare", "--net", "--mount", sys.executable, "-m", "faults.weaknesses", str(path)]
+        subprocess.run(argv, check=True)
+    seen: dict[str, dict[str, str]] = json.loads(path.read_text())
+    return seen
+
+
 def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     cases = [case for case in all_cases(ROUNDS) if all(word in case.id for word in words)]
@@ -154,7 +165,7 @@ def main(words: list[str]) -> int:
     results = run(cases, DIRECTORY / f"{name}.jsonl")
     print(report.summary(results))
     if not words:
-        PAGE.write_text(report.page(results, name))
+        PAGE.write_text(report.page(results, weaknesses(DIRECTORY / f"{name}.json"), name))
     return 1 if report.broken(results) else 0
 
 

@@ -9,11 +9,13 @@ from typing import Final
 
 CLIENT, SOURCE, DESTINATION = "client", "source daemon", "destination daemon"
 BOTH, GUARDIAN, GUARDED = "both daemons", "guardian", "guardian and its daemon"
+USER = "user"
 SOURCE_QEMU, DESTINATION_QEMU = "source QEMU", "destination QEMU"
 TO_SOURCE, TO_DESTINATION = "link client–source", "link client–destination"
 DATA, QUESTION = "link QEMU–QEMU", "link source–destination"
 
 KILL, STOP, RESTART, FULL = "SIGKILL", "SIGSTOP", "restart", "full disk"
+ABORT = "domjobabort"
 CLOSE, RESET, DROP = "close", "reset", "DROP"
 
 PHASES: Final = (
@@ -35,6 +37,7 @@ MOMENTS: Final = ("copying", "perform", "finish")
 
 FAULTS: Final = (
     *((CLIENT, fault) for fault in (KILL, STOP)),
+    (USER, ABORT),
     *((daemon, fault) for daemon in (SOURCE, DESTINATION) for fault in (KILL, STOP, RESTART, FULL)),
     (BOTH, KILL),
     (GUARDIAN, KILL),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from faults import cases as c
-from faults.flight import Flight
+from faults.flight import GUEST, Flight
 from support.daemon import Daemon
 from support.processes import Process, Watched
 from support.proxy import Proxy
@@ -42,6 +42,9 @@ def inject(flight: Flight) -> Harm:
     match case.party:
         case c.CLIENT:
             return _process(case, flight.virsh.process.pid)
+        case c.USER:
+            flight.source.virsh("domjobabort", GUEST)
+            return Harm()
         case c.SOURCE:
             return _daemon(flight, flight.source)
         case c.DESTINATION:

@@ -194,7 +194,7 @@ def _data(w: World) -> Iterator[Move]:
         return
     listens = w.qd.life == "up" and w.qd.incoming
     if q.status == "active" and listens:
-        yield "source QEMU reaches pre-switchover", switchover(w)
+        yield "source QEMU stops its guest", switchover(w)
     if q.status == "device" and listens and not w.qd.loaded and not w.qd.hung:
         loaded = w._replace(
             qd=w.qd._replace(loaded=True),

@@ -7,6 +7,7 @@ time. What they are, what is assumed and what is not covered: docs/explanation/m
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,15 @@ def test_the_laws_hold(name: str, tell: Tell) -> None:
 def test_the_laws_hold_for_a_guest_that_is_stopped_first(tell: Tell) -> None:
     found = explore(world.start(Bounds(faults=1, kinds=ALL), live=False), moves, laws.bad)
     tell("one fault, not live", found)
+
+
+@pytest.mark.parametrize("more", [{"kinds": EVERYTHING}, {"kinds": ALL, "aborts": 1}])
+def test_the_laws_hold_where_qemu_waits_before_the_switchover(
+    more: dict[str, Any], tell: Tell
+) -> None:
+    """An older daemon's migrations do, and those that copy disks will."""
+    start = world.start(Bounds(faults=1, **more), waits=True)
+    tell(f"QEMU waits, one fault, {more.get('aborts', 0)} aborts", explore(start, moves, laws.bad))
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -116,6 +116,8 @@ class World(NamedTuple):
     """A question that the source has given up is still on its way."""
     asks: bool = True
     """The destination is Sterna."""
+    waits: bool = False
+    """The source's QEMU stops before the switchover until it is told to go on."""
     dies_after: int = 0
     """The daemon that runs the next step dies after so many of its effects; 0: it lives."""
     dead: str = ""
@@ -131,10 +133,10 @@ class World(NamedTuple):
         return self._replace(excuses=self.excuses | {why})
 
 
-def start(bounds: Bounds, *, live: bool = True, asks: bool = True) -> World:
+def start(bounds: Bounds, *, live: bool = True, asks: bool = True, waits: bool = False) -> World:
     """Begin has been answered, Prepare is on its way."""
     state, effects = source.begin("g", CS, live=live, running=True, patience=1)
-    world = World(state, None, bounds, asks=asks)
+    world = World(state, None, bounds, asks=asks, waits=waits)
     return run_source(world, effects)
 
 
@@ -394,11 +396,11 @@ def dest_qemu_runs(w: World) -> World:
 
 
 def switchover(w: World) -> World:
-    """The source's QEMU has converged: it stops the CPUs and waits."""
-    said: tuple[on.SourceEvent, ...] = (on.StatusChanged(Status.PRE_SWITCHOVER),)
-    if w.qs.cpus:
-        said = (on.CpusStopped(), *said)
-    q = w.qs._replace(status="pre", ran=w.qs.cpus, cpus=False)
+    """The source's QEMU has converged: it stops the CPUs, and sends the rest or waits."""
+    paused = (on.StatusChanged(Status.PRE_SWITCHOVER),) if w.waits else ()
+    said: tuple[on.SourceEvent, ...] = (on.CpusStopped(), *paused) if w.qs.cpus else paused
+    status = "pre" if w.waits else "device"
+    q = w.qs._replace(status=status, ran=w.qs.cpus, cpus=False)
     return w._replace(qs=q, s_out=(*w.s_out, *said))
 
 

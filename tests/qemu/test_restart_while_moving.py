@@ -41,7 +41,7 @@ def test_the_guest_runs_on_and_moves_later(
 def test_the_guest_runs_on_without_its_daemon(
     two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
 ) -> None:
-    """Nobody lets QEMU go on at the switchover, and the controller hangs. The guardian ends the
+    """Nobody would take the destination's word, and the controller hangs. The guardian ends the
     migration, so that the guest need not stand until somebody starts the daemon. (L2, W5)"""
     source, destination = two_daemons.source, two_daemons.destination
     source.create(tick_guest_xml(GUEST, LONG))

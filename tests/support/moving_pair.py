@@ -87,6 +87,11 @@ class Pair:
         prepared = await self.prepare(await self.begin(flags), flags)
         return await self.perform(prepared, flags)
 
+    def completed(self) -> None:
+        """The last of the guest is over."""
+        self.receiver.say("MIGRATION", status="completed")
+        self.sender.say("MIGRATION", status="completed")
+
     def copies_for_ever(self) -> None:
         self.sender.says["migrate"] = [("MIGRATION", {"status": "active"})]
         self.sender.says["migrate_cancel"] = [("MIGRATION", {"status": "cancelled"})]
@@ -138,23 +143,14 @@ async def pair(
 def _teach(pair: Pair) -> None:
     """Replies and events of QEMUs that migrate."""
 
-    def completed() -> None:
-        pair.receiver.say("MIGRATION", status="completed")
-        pair.sender.say("MIGRATION", status="completed")
-
     sender = pair.sender
     sender.replies |= {
         "query-migrate-parameters": PARAMETERS,
         "query-migrate-capabilities": CAPABILITIES,
         "query-migrate": TRANSFER,
     }
-    sender.says["migrate"] = [("STOP", {}), ("MIGRATION", {"status": "pre-switchover"})]
-    sender.subscribe(
-        lambda event: (
-            completed() if event.name == "MIGRATION" and event.data["status"] == "device" else None
-        )
-    )
-    sender.says["migrate-continue"] = [("MIGRATION", {"status": "device"})]
+    sender.says["migrate"] = [("MIGRATION", {"status": "active"}), ("STOP", {})]
+    sender.subscribe(lambda event: pair.completed() if event.name == "STOP" else None)
 
     connect = pair.destination.launcher.connect
 

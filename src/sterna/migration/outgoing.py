@@ -395,7 +395,9 @@ class Outgoing(Doubtful):
         self._originals = await qmp.original_parameters(qemu)
         self._remember(parameters=self._originals)
         self._have = await qmp.supported_capabilities(qemu)
-        wanted = {"pause-before-switchover", "return-path", *request.capabilities}
+        # Not pause-before-switchover: a cancel that meets it as it begins hangs QEMU 7.2 for ever,
+        # with its guest stopped; and a guest would stand until we have said a word. (L2, W5)
+        wanted = {"return-path", *request.capabilities}
         if MigrateFlag.AUTO_CONVERGE in request.flags:
             wanted.add("auto-converge")
         await qmp.set_capabilities(qemu, self._have, wanted)

@@ -9,7 +9,7 @@ a NUL between them:
   listening monitor socket of that inode.
 - ``arm MIGRATION``, with a pidfd: this is it.
 - ``keep MIGRATION PATH``: the QEMU whose monitor is there is being sent away. Without a daemon it
-  would stop its guest at the switchover and wait for a word that nobody says.
+  would stop its guest when all is sent, and nobody would hear what became of it.
 - ``disarm MIGRATION``: it is decided, or gone.
 
 The end of the socketpair is the daemon's end. By then every packet sent has arrived, and nobody

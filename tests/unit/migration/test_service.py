@@ -68,13 +68,12 @@ async def test_qmp_in_its_order(tmp_path: Path) -> None:
             "migrate-set-parameters",
             "getfd",
             "migrate",
-            "migrate-continue",
             "query-migrate",
         ]
         on = next(a for n, a in two.sender.asked[before:] if n == "migrate-set-capabilities")
         assert on is not None
         wanted = {c["capability"] for c in on["capabilities"] if c["state"]}
-        assert wanted == {"pause-before-switchover", "return-path"}
+        assert wanted == {"return-path"}
         received = two.receiver.commands
         at = received.index("migrate-incoming")
         assert received[at + 1 :][:3] == ["query-status", "query-status", "cont"]
@@ -110,7 +109,7 @@ async def test_a_users_pause_goes_along(tmp_path: Path) -> None:
         await two.is_copying()
         assert two.here.user_pauses(two.guest, two.to_source) is PausedReason.MIGRATION
         assert two.here.user_pauses(two.guest, FakeLink()) is PausedReason.USER
-        two.sender.say("MIGRATION", status="pre-switchover")
+        two.completed()
         await two.finish(await performing)
         assert two.destination.registry.lookup_by_name("web").state is State.PAUSED
 
