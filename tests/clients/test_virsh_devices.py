@@ -17,6 +17,7 @@ from support.clients import PLAIN, virsh_argv
 from support.domains import tick_xml
 from support.fixtures import MakeGuest
 from support.host import Host
+from support.leaks import own_tap
 from support.serial import SerialTap
 from support.tick_guest import TickParameters
 
@@ -70,7 +71,7 @@ def test_domblkstat(machine: Host) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a tap is root's to make")
 def test_domifstat(host: Host, tick_elf: Path) -> None:
-    tap = f"st{os.getpid()}"
+    tap = own_tap()
     devices = f"""<interface type='ethernet'><mac address='52:54:00:12:34:58'/>
       <target dev='{tap}'/><model type='e1000'/></interface>"""
     host.create(tick_xml("web1", tick_elf, SMALL, devices=devices))

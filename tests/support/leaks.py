@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections import Counter
@@ -21,9 +22,15 @@ HARMLESS = ("/dev/null", "/dev/urandom", "/memfd:", "anon_inode:[eventpoll]")
 DOOR = re.compile(r"decision\.listening .*?\bport=(\d+)")
 
 
+def own_tap() -> str:
+    """A name for a tap that a test makes in the namespace which it shares with other workers'."""
+    return f"st{os.getpid()}"
+
+
 def taps() -> set[str]:
-    """Names of the tap devices in our network namespace."""
-    return {path.parent.name for path in Path("/sys/class/net").glob("*/tun_flags")}
+    """Names of the tap devices in our network namespace, without other workers' own."""
+    found = {path.parent.name for path in Path("/sys/class/net").glob("*/tun_flags")}
+    return {name for name in found if name == own_tap() or not re.fullmatch(r"st\d+", name)}
 
 
 def guests_files(daemon: Daemon) -> set[str]:

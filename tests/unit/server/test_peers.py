@@ -14,12 +14,19 @@ import pytest
 from sterna.errors import OperationDenied
 from sterna.guest.surroundings import Work
 from sterna.migration.answers import Host
-from sterna.migration.peers import Decided, NoAnswer, Question
+from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
 from sterna.rpc.asyncio_shell import ClientConnection
-from sterna.rpc.msg_decision import MigrationDecideRet
+from sterna.rpc.msg_decision import GuestClaimRet, MigrationDecideRet
 from sterna.server.askers import ASKERS_MAX, Askers
 from sterna.server.decisions import PORT_KEY, DecisionListener
-from sterna.server.peers import HostPeers, Place, parse_place, read_answer, shown
+from sterna.server.peers import (
+    HostPeers,
+    Place,
+    parse_place,
+    read_answer,
+    read_claimed,
+    shown,
+)
 from support.memory_store import MemoryStore
 from unit.server.conftest import Served
 
@@ -75,6 +82,19 @@ def test_an_unknown_verdict_is_no_answer(verdict: int) -> None:
         read_answer(MigrationDecideRet(verdict, 0, "b"))
 
 
+@pytest.mark.parametrize(
+    "ret",
+    [
+        GuestClaimRet(2, 1, "b", ""),
+        GuestClaimRet(1, 1 << 63, "b", ""),
+        GuestClaimRet(1, 1, "b" * 300, ""),
+    ],
+)
+def test_a_malformed_answer_gives_nothing(ret: GuestClaimRet) -> None:
+    with pytest.raises(ValueError, match="malformed"):
+        read_claimed(ret)
+
+
 def test_a_strangers_text_stays_on_its_line() -> None:
     assert shown("a\n\x1b[2Jb") == "a??[2Jb"
     assert shown("x" * 200) == "x" * 100 + "…"
@@ -84,10 +104,17 @@ def test_a_strangers_text_stays_on_its_line() -> None:
 
 
 class Decides:
-    """`Migrations`, as the handler uses it."""
+    """`Migrations`, and their `custody`, as the handlers use them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, uuid.UUID]] = []
+        self.claims: list[tuple[Claim, str]] = []
+        self.custody = self
+        self.says = Claimed(True, 4, "host-b")
+
+    async def release(self, claim: Claim, hostname: str) -> Claimed:
+        self.claims.append((claim, hostname))
+        return self.says
 
     async def decide(self, id: str, guest: uuid.UUID) -> Decided:
         self.asked.append((id, guest))
@@ -106,6 +133,9 @@ class Door:
 
     def question(self, *places: str, host: uuid.UUID = HERE) -> Question:
         return Question(MIGRATION, GUEST, host, places or (self.place,))
+
+    def claim(self, host: uuid.UUID = HERE) -> Claim:
+        return Claim(MIGRATION, GUEST, 3, host, (self.place,))
 
     async def connect(self) -> ClientConnection:
         return await ClientConnection.connect_tcp("127.0.0.1", parse_place(self.place).port)
@@ -141,6 +171,24 @@ async def test_another_host_at_that_place_says_nothing(door: Door) -> None:
     with pytest.raises(NoAnswer, match="this is host"):
         await peers(door).ask(door.question(host=uuid.UUID(int=77)))
     assert door.decides.asked == []
+
+
+async def test_a_claim_is_granted(door: Door) -> None:
+    """The holder hears who claims, and where that one can be asked itself."""
+    assert await peers(door).claim(door.claim()) == Claimed(True, 4, "host-b")
+    claimer = Claim(MIGRATION, GUEST, 3, uuid.UUID(int=2), (door.place,))
+    assert door.decides.claims == [(claimer, "host-a")]
+
+
+async def test_a_claim_that_is_refused_is_an_answer(door: Door) -> None:
+    door.decides.says = Claimed(False, 4, "host-b", "it runs on host host-b")
+    assert await peers(door).claim(door.claim()) == door.decides.says
+
+
+async def test_another_host_cannot_give_it(door: Door) -> None:
+    with pytest.raises(NoAnswer, match="this is host"):
+        await peers(door).claim(door.claim(host=uuid.UUID(int=77)))
+    assert door.decides.claims == []
 
 
 async def test_places_are_tried_in_turn(door: Door) -> None:
