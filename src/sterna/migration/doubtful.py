@@ -127,7 +127,10 @@ class Doubtful(SourceDriver):
         """Make it durable. Raises: StoreFailed."""
         if record is Record.HANDED_OVER:
             self.handed_over = True
-            await self._owners.given(self.uuid, self.id, self._epoch_there)
+            if self.question is None:
+                await self._owners.given_to_stranger(self.uuid, self.id)
+            else:
+                await self._owners.given(self.uuid, self.id, self._epoch_there)
 
     async def _stay(self) -> None:
         """It did not go: any later daemon may start it."""
@@ -144,13 +147,12 @@ class Doubtful(SourceDriver):
         be a stale one.
         """
         guest = self._registry.find(self.uuid)
-        if guest is None or not guest.persistent:
-            return
-        guest.definition = None
-        guest.autostart = False
-        guest.forget_if_nothing()
+        if guest is not None:
+            guest.definition = None
+            guest.autostart = False
+            guest.forget_if_nothing()
         surroundings = self._registry.surroundings
-        while not guest.persistent:
+        while guest is None or not guest.persistent:
             try:
                 await surroundings.write_down(
                     lambda: surroundings.store.delete_definition(self.uuid)

@@ -88,6 +88,14 @@ class Owners:
         if known is not None and _is_leaving(known, migration):
             await self._put(replace(known, holder="elsewhere", epoch=max(epoch, known.epoch + 1)))
 
+    async def given_to_stranger(self, guest: UUID, migration: str) -> None:
+        """A host that cannot be asked has it. We may start it again by libvirt's rules, since we
+        cannot do better; nobody gets it from us. Raises: StoreFailed."""
+        known = self._known.get(guest)
+        if known is not None:
+            detail = {MIGRATION: migration}
+            await self._put(Ownership(guest, known.epoch + 1, "elsewhere", detail))
+
     async def undefined(self, guest: UUID, migration: str) -> None:
         """Its definition here has gone, too. Raises: StoreFailed."""
         known = self._known.get(guest)
@@ -113,7 +121,8 @@ class Owners:
                 " it can be started here once that is known ('sterna reconcile' tells more)"
             )
         if asked is None:
-            raise OperationInvalid(f"domain '{name}' was handed over to {there}")
+            await self.take(guest)
+            return
         try:
             said = await self._peers.claim(
                 Claim(asked.migration, guest, known.epoch, asked.host, asked.places)

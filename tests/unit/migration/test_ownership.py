@@ -20,6 +20,7 @@ from support.moving_pair import GUEST, LIVE, Pair, pair
 
 NAME = "web"
 SECRET = "0b0a7e0e-7d0c-4b58-9a7e-0e7d0c4b589a"
+MIGRATED = "1b0a7e0e-7d0c-4b58-9a7e-0e7d0c4b589a"
 
 
 async def moved(two: Pair, flags: MigrateFlag = LIVE) -> None:
@@ -160,6 +161,20 @@ async def test_a_host_that_cannot_be_asked_takes_no_guest(tmp_path: Path) -> Non
         with pytest.raises(OperationFailed, match="cannot open or keep the port"):
             await two.prepare(await two.begin())
         assert two.destination.registry.find(GUEST) is None
+
+
+async def test_what_a_stranger_got_nobody_gets_from_us(tmp_path: Path) -> None:
+    """A real libvirtd has it now; we may start it by libvirt's rules, others may not claim it."""
+    async with pair(tmp_path) as two:
+        owners = two.there.custody.owners
+        owners.arrived(owners.arriving(GUEST, SECRET, 0))
+        await owners.given_to_stranger(GUEST, MIGRATED)
+        for id in (SECRET, MIGRATED):
+            said = await two.there.custody.release(Claim(id, GUEST, 1, UUID(int=1), ()), "hosta")
+            assert not said.granted
+        assert doubt.given_away(owners, GUEST, NAME) is not None
+        await owners.claim(GUEST, NAME)
+        assert owners.away(GUEST) is None
 
 
 # -- without a QEMU ------------------------------------------------------------------------------
