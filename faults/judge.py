@@ -76,7 +76,7 @@ def _where(flight: Flight) -> str:
     if here and there:
         return ""
     if not here and not there:
-        return "died with its QEMU" if _may_die(flight.case) else ""
+        return "died with its QEMU" if _may_die(flight) else ""
     before = len(flight.tap.history().ticks)
     with contextlib.suppress(TimeoutError):
         flight.tap.wait_more_ticks(2, timeout_s=0.3)
@@ -85,14 +85,17 @@ def _where(flight: Flight) -> str:
     return ""
 
 
-def _may_die(case: c.Case) -> bool:
+def _may_die(flight: Flight) -> bool:
     """Whether the fault killed the only copy of the guest there was."""
+    case = flight.case
     if case.fault != c.KILL:
         return False
     if case.party == c.SOURCE_QEMU:
         # Once Finish is lost with the controller's connection, too, the other copy dies (L3).
         return case.phase in BEFORE_COMMIT or (case.phase == "performed" and case.lost)
-    return case.party == c.DESTINATION_QEMU and case.phase in AFTER_COMMIT
+    # The moment varies in some phases: it may have run there before it was killed.
+    ran_there = len(flight.tap.history().speakers) > 1
+    return case.party == c.DESTINATION_QEMU and (case.phase in AFTER_COMMIT or ran_there)
 
 
 def _told_alike(flight: Flight, where: str) -> bool:
@@ -169,13 +172,13 @@ def _leftovers(flight: Flight, judged: Judged) -> None:
         timeout=30,
         check=False,
     )
-    if checked.returncode and not _torn(flight.case, checked.stdout + checked.stderr):
+    if checked.returncode and not _torn(flight, checked.stdout + checked.stderr):
         judged.problems.append(f"the disk: {checked.stdout}{checked.stderr}")
 
 
-def _torn(case: c.Case, told: str) -> bool:
+def _torn(flight: Flight, told: str) -> bool:
     """A QEMU that is killed may leave clusters that nobody uses: no damage."""
-    return _may_die(case) and re.search(r"leaked cluster", told) is not None
+    return _may_die(flight) and re.search(r"leaked cluster", told) is not None
 
 
 def healthy(host: Daemon) -> bool:
