@@ -114,7 +114,7 @@ class DecisionListener:
                 # Durable before anybody is told: a source may ask after our next start.
                 await self._store.set_meta(PORT_KEY, str(port))
             except StoreFailed as error:
-                # The guest may come all the same; its source cannot ask then, and is told so.
+                # No guest of another Sterna comes then: its source could not ask.
                 event(log, "decision.port_not_kept", logging.ERROR, port=port, error=error)
                 self._drop()
                 return False
