@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from faults import report
 from faults.cases import Case, all_cases
+from faults.world import alone_argv
 
 DIRECTORY: Final = Path("build/faults")
 PAGE: Final = Path("docs/reference/faults.md")
@@ -68,7 +69,7 @@ class Results:
 
 
 def start_worker() -> subprocess.Popen[str]:
-    alone = ("unshare", "--net", "--mount") if os.geteuid() == 0 else ()
+    alone = alone_argv()
     argv = [*alone, sys.executable, "-m", "faults.worker", *(["--alone"] if alone else [])]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -149,10 +150,11 @@ def run(cases: list[Case], path: Path) -> dict[str, dict[str, Any]]:
 
 def weaknesses(path: Path) -> dict[str, dict[str, str]]:
     """What is seen of libvirt's at both, where we may make namespaces."""
-    if os.geteuid() != 0:
+    alone = alone_argv()
+    if not alone:
         return {}
     if not path.exists():
-        argv = ["unshare", "--net", "--mount", sys.executable, "-m", "faults.weaknesses", str(path)]
+        argv = [*alone, sys.executable, "-m", "faults.weaknesses", str(path)]
         subprocess.run(argv, check=True)
     seen: dict[str, dict[str, str]] = json.loads(path.read_text())
     return seen

@@ -25,6 +25,19 @@ STORE_SIZE: Final = "24m"
 IP_TIMEOUT_S: Final = 20
 
 
+def alone_argv() -> list[str]:
+    """What to put before a command so that it has network and mounts of its own; empty where we
+    may not: a container's root, or no root."""
+    alone = ["unshare", "--net", "--mount"]
+    with tempfile.TemporaryDirectory(prefix="st-") as directory:
+        trial = [*alone, "mount", "-t", "tmpfs", "sterna-faults", directory]
+        try:
+            tried = subprocess.run(trial, capture_output=True, check=False)
+        except FileNotFoundError:
+            return []
+    return alone if tried.returncode == 0 else []
+
+
 def ip(*words: str, inside: int | None = None) -> None:
     """The command `ip`, in the namespace of that process."""
     where = ("nsenter", "--target", str(inside), "--net") if inside is not None else ()

@@ -13,6 +13,7 @@ import pytest
 
 from faults import cases as c
 from faults.cases import Case, all_cases
+from faults.world import alone_argv
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(300)]
 
@@ -28,7 +29,7 @@ SAMPLE = (
     Case("finished", c.SOURCE, c.FULL, c.PERSISTENT, 2),
     Case("confirm", c.CLIENT, c.KILL, round=1),
     Case("confirm", c.SOURCE, c.RESTART, c.PERSISTENT, 3),
-    Case("moment", c.SOURCE, c.KILL, c.PERSISTENT, moment=30),
+    Case("moment", c.SOURCE, c.KILL, c.PERSISTENT, moment=24),
     Case("moment", c.DESTINATION, c.KILL, c.PLAIN, moment=20),
     Case("moment", c.DESTINATION, c.KILL, c.LEFT, moment=14),
 )
@@ -36,7 +37,7 @@ SAMPLE = (
 
 def test_a_sample_of_the_matrix() -> None:
     """One guest, one history, nothing left over, after each of them. (L1–L4)"""
-    alone = ["unshare", "--net", "--mount"] if os.geteuid() == 0 else []
+    alone = alone_argv()
     argv = [*alone, sys.executable, "-m", "faults.worker", *(["--alone"] if alone else [])]
     repository = Path(__file__).parents[2]
     ran = subprocess.run(
