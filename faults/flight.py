@@ -43,6 +43,20 @@ KEEPALIVE: Final = ("-k", "1", "-K", "3")
 """The client notices a silent daemon, as virsh's own default does a little later."""
 
 
+def make_disk(path: Path) -> None:
+    """An image that every user's QEMU may write."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "4M"], check=True, timeout=20)
+    path.chmod(0o666)
+
+
+def disk_xml(path: Path) -> str:
+    """As the tick guest wants it: the primary master."""
+    return (
+        "<disk type='file'><driver name='qemu' type='qcow2' cache='none'/>"
+        f"<source file='{path}'/><target dev='hda' bus='ide'/></disk>"
+    )
+
+
 class Flight:
     """The guest runs at the source; `take_off` sends it, up to the phase of its case."""
 
@@ -78,20 +92,14 @@ class Flight:
         directory = self.world.directory
         self.tap = self._open.enter_context(SerialTap(directory / "serial.sock"))
         self.disk = directory / "disk.qcow2"
-        subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", self.disk, "4M"], check=True, timeout=20
-        )
-        self.disk.chmod(0o666)
+        make_disk(self.disk)
         self._create(LONG if self.slow else QUICK)
         self.tap.wait_more_ticks(5)
         self.to_source = self._proxy(self.source, SOURCE)
         self.to_destination = self._proxy(self.destination, DESTINATION)
 
     def _create(self, parameters: TickParameters) -> None:
-        disk = (
-            "<disk type='file'><driver name='qemu' type='qcow2' cache='none'/>"
-            f"<source file='{self.disk}'/><target dev='hda' bus='ide'/></disk>"
-        )
+        disk = disk_xml(self.disk)
         xml = tick_xml(GUEST, self.world.elf, parameters, serial=self.tap.path, devices=disk)
         if self.persistent:
             self.source.define(xml)
@@ -153,7 +161,7 @@ class Flight:
     def _reach(self) -> None:
         match self.case.phase:
             case "copying":
-                wait_for(self.is_copying, "memory on its way")
+                wait_for(lambda: self.source.is_sending(GUEST), "memory on its way")
                 time.sleep(self.case.chance("moment") * 0.5)
             case "perform":
                 self.to_source.wait_packet(lambda packet: packet.is_call(PERFORM))
@@ -165,12 +173,6 @@ class Flight:
                 self.gate.wait_reached()
         for packet in self.to_source.packets:
             assert not (packet.is_reply(PERFORM) and packet.status), "it failed before the fault"
-
-    def is_copying(self) -> bool:
-        """Whether memory has left."""
-        told = self.source.virsh("domjobinfo", GUEST).out
-        found = re.search(r"Data processed: +([\d.]+)", told)
-        return found is not None and float(found[1]) > 0
 
     def hurry(self) -> None:
         """A copy that goes on need not take its time any more."""
@@ -209,7 +211,7 @@ class Flight:
         if self.case.way == LEFT and self.gate.reached.is_set():
             self.virsh.kill()
             self.gate.opened.set()
-        elif self.case.way == ABORTED and not self._aborted and self.is_copying():
+        elif self.case.way == ABORTED and not self._aborted and self.source.is_sending(GUEST):
             self._aborted = True
             self.source.virsh("domjobabort", GUEST)
         return self.virsh.process.poll() is not None

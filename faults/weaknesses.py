@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sterna
-from faults.flight import CONFIRM, FINISH, GUEST, LONG, QUICK, SLOWLY
+from faults.flight import CONFIRM, FINISH, GUEST, LONG, QUICK, SLOWLY, disk_xml, make_disk
 from faults.world import World
 from sterna.client.migrate import MigrateOptions, Migration
 from sterna.errors import SternaError
@@ -78,12 +77,7 @@ class Stage:
         return virsh
 
     def wait_copying(self) -> None:
-        def moved() -> bool:
-            told = self.source.virsh("domjobinfo", GUEST).out
-            line = next((x for x in told.splitlines() if x.startswith("Data processed")), "0 0")
-            return float(line.split()[-2]) > 0
-
-        wait_for(moved, "memory on its way")
+        wait_for(lambda: self.source.is_sending(GUEST), "memory on its way")
 
     def running(self) -> list[str]:
         """At which hosts the guest ticks now."""
@@ -398,12 +392,8 @@ def look(weakness: Weakness, side: str) -> str:
             source, destination, cut, heal = undo.enter_context(SIDES[side](directory))
             disk = ""
             if weakness.disk:
-                image = directory / "disk.qcow2"
-                subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "4M"], check=True)
-                disk = (
-                    "<disk type='file'><driver name='qemu' type='qcow2' cache='none'/>"
-                    f"<source file='{image}'/><target dev='hda' bus='ide'/></disk>"
-                )
+                make_disk(directory / "disk.qcow2")
+                disk = disk_xml(directory / "disk.qcow2")
             source.create(tick_xml(GUEST, elf, weakness.guest, serial=tap.path, devices=disk))
             tap.wait_more_ticks(5)
             stage = Stage(source, destination, tap, directory, cut, heal, undo)

@@ -25,15 +25,11 @@ def migrate_words(destination: Host, *options: str, live: bool = True) -> list[s
 
 
 def job(host: Host) -> dict[str, str]:
-    """domjobinfo's fields; empty when there is no job or no guest."""
-    told = host.virsh("domjobinfo", GUEST).out
-    pairs = (line.partition(":") for line in told.splitlines() if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return host.job(GUEST)
 
 
 def is_copying(host: Host) -> bool:
-    """Whether memory of an outgoing migration has left."""
-    return float(job(host).get("Data processed", "0 B").split()[0]) > 0
+    return host.is_sending(GUEST)
 
 
 def check_moved(hosts: TwoHosts, tap: SerialTap, *, name: str = GUEST) -> None:

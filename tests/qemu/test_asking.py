@@ -133,6 +133,26 @@ def test_the_destination_is_away_and_a_daemon_starts_again(
     check_stayed(pair, serial_tap)
 
 
+def test_a_restart_in_doubt_does_not_forget_who_has_it(
+    pair: TwoDaemons, serial_tap: SerialTap
+) -> None:
+    """The source starts again while the guest runs there, hears so, and starts no copy of its own
+    from the definition that is still here."""
+    gate = Gate(FINISH, Kind.REPLY)
+    source, destination = pair.source, pair.destination
+    source.define(source.said("dumpxml", GUEST, "--inactive"))
+    with through(pair, gate) as proxy, source.start_virsh("migrate", GUEST, proxy.uri) as virsh:
+        gate.wait_reached()
+        source.kill()
+        virsh.kill()
+        gate.opened.set()
+    source.start()
+    wait_for(lambda: not source.qemus(), "the copy given up")
+    assert "it runs on host beta" in source.refused("start", GUEST)
+    assert runs_at(destination)
+    serial_tap.wait_more_ticks(3).check_one_history()
+
+
 def test_the_source_is_away_while_the_guest_begins_to_run_there(
     pair: TwoDaemons, serial_tap: SerialTap
 ) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support import tick_guest
-from support.daemon import Daemon
+from support.daemon import Daemon, free_port
 from support.domains import tick_xml
 from support.host import Host
 from support.leaks import check_no_leaks, remove_guests, taps
@@ -199,7 +199,15 @@ class TwoDaemons(TwoHosts):
 
 @pytest.fixture
 def two_daemons(hosts: Hosts) -> TwoDaemons:
-    return TwoDaemons(hosts.start("alpha"), hosts.start("beta"))
+    """Each with a port of its own for questions: while one is dead, a daemon of another worker's
+    test would take the usual one."""
+
+    def start(name: str) -> Daemon:
+        config = hosts.directory / f"{name}.toml"
+        config.write_text(f"decision_port = {free_port()}\n")
+        return hosts.start(name, "--config", str(config))
+
+    return TwoDaemons(start("alpha"), start("beta"))
 
 
 MakeGuest = Callable[..., str]

@@ -62,6 +62,16 @@ class Host(ABC):
         """As `domstate --reason` says it: `running (booted)`."""
         return self.said("domstate", guest, "--reason")
 
+    def job(self, guest: str) -> dict[str, str]:
+        """domjobinfo's fields; empty when there is no guest."""
+        told = self.virsh("domjobinfo", guest).out
+        pairs = (line.partition(":") for line in told.splitlines() if ":" in line)
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    def is_sending(self, guest: str) -> bool:
+        """Whether memory of an outgoing migration has left."""
+        return float(self.job(guest).get("Data processed", "0 B").split()[0]) > 0
+
     def guests(self, *options: str) -> set[str]:
         """Names as `virsh list` has them."""
         return set(self.said("list", "--name", *options).splitlines())

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
 from sterna.config import DomainDef
 from sterna.errors import OperationInvalid
 from sterna.guest.registry import Registry
+from sterna.guest.states import State
 from sterna.migration.answers import Host
 from sterna.migration.cookie import Own
 from sterna.migration.departed import Departed
@@ -21,7 +23,7 @@ from sterna.migration.params import Request
 from sterna.migration.peers import Claim, Claimed, Peers
 from sterna.rpc.enums import MigrateFlag
 from sterna.store.errors import StoreFailed
-from sterna.store.ports import Verdict
+from sterna.store.ports import Ownership, Verdict
 
 log = logging.getLogger("sterna.migration")
 
@@ -34,8 +36,16 @@ REVOKED_MAX: Final = 1000
 class Custody:
     """Gives and takes guests."""
 
-    def __init__(self, registry: Registry, host: Host, peers: Peers) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        host: Host,
+        peers: Peers,
+        is_sending: Callable[[UUID], bool],
+    ) -> None:
+        """`is_sending`: whether a guest is being sent away, by a driver of its own."""
         self._registry = registry
+        self._is_sending = is_sending
         self._host = host
         self._peers = peers
         self.owners = Owners(registry.surroundings.store, peers, host.name)
@@ -43,18 +53,24 @@ class Custody:
         self._revoked: dict[str, None] = {}
         registry.surroundings.may_start = self.claim_own
 
-    async def go_on(self) -> None:
-        """Take up what an earlier daemon had not finished (I14)."""
-        for owner in await self.owners.load():
+    def go_on(self, unfinished: Iterable[Ownership]) -> None:
+        """Take up what an earlier daemon had not finished (I14): guests without a QEMU here. Those
+        that have one have a driver, or a job that is about to get it."""
+        for owner in unfinished:
             guest = self._registry.find(owner.uuid)
             if guest is None or not guest.active:
-                departed = Departed(self._registry, owner, self._peers, self.owners)
-                departed.ended = self._departed_ended
-                self._departed[owner.uuid] = departed
-                departed.go_on()
-            elif guest.job is None and owner.holder == "leaving":
+                self._depart(owner)
+            elif guest.job is None and guest.state is State.RUNNING:
                 # It came back, and only that it did was not written any more.
-                await self.owners.stayed(owner.uuid, owner.detail[MIGRATION])
+                came_back = self.owners.stayed(owner.uuid, owner.detail[MIGRATION])
+                self._registry.surroundings.work.start(came_back)
+
+    def _depart(self, owner: Ownership) -> Departed:
+        departed = Departed(self._registry, owner, self._peers, self.owners)
+        departed.ended = self._departed_ended
+        self._departed[owner.uuid] = departed
+        departed.go_on()
+        return departed
 
     def _departed_ended(self, departed: Departed) -> None:
         if self._departed.get(departed.uuid) is departed:
@@ -98,7 +114,11 @@ class Custody:
 
         Raises: OperationInvalid (55): one has, or nobody can say; StoreFailed.
         """
-        departed = self._departed.get(guest)
+        departed, owner = self._departed.get(guest), self.owners.away(guest)
+        unasked = owner is not None and owner.holder == "leaving" and not self._is_sending(guest)
+        if departed is None and owner is not None and unasked:
+            # How it ended could not be written down then, on a full disk, say.
+            departed = self._depart(owner)
         if departed is not None:
             # Its host has just come back, as a rule: the answer is on its way.
             await asyncio.wait([departed.over], timeout=HEARD_S)
@@ -118,8 +138,10 @@ class Custody:
         """A copy that is older than what this host knows of the guest is not the guest. (L1)"""
         if own is None or definition.uuid is None or MigrateFlag.UNSAFE in request.flags:
             return
-        known = self.owners.epoch(definition.uuid)
-        if definition.uuid in self._departed or own.epoch < known:
+        known, uuid = self.owners.epoch(definition.uuid), definition.uuid
+        if uuid in self._departed or self._is_sending(uuid):
+            raise OperationInvalid(f"domain '{definition.name}' is still being sent away from here")
+        if own.epoch < known:
             raise OperationInvalid(
                 f"the source's copy of domain '{definition.name}' is not its newest one: it is of"
                 f" epoch {own.epoch}, and {known} has been seen at {self._host.name}"

@@ -54,8 +54,7 @@ class Departed(Doubtful):
                 if self._undefines:
                     self.do(self._undefine())
             case do.EndJob(succeeded=succeeded):
-                if not succeeded:
-                    self.do(self._stay())
+                self._conclude(self.name, succeeded=succeeded, stats=None)
                 self.ended(self)
             case _:
                 super().run(effect)

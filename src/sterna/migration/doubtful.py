@@ -10,7 +10,9 @@ from enum import Enum
 from typing import Final
 from uuid import UUID
 
+from sterna.guest.jobstats import JobStats
 from sterna.guest.registry import Registry
+from sterna.migration import story
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core import source
@@ -23,7 +25,7 @@ from sterna.store.errors import StoreFailed
 
 log = logging.getLogger("sterna.migration.source")
 
-DELETE_AGAIN_S: Final = 1.0
+AGAIN_S: Final = 1.0
 
 SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 
@@ -132,13 +134,32 @@ class Doubtful(SourceDriver):
             else:
                 await self._owners.given(self.uuid, self.id, self._epoch_there)
 
-    async def _stay(self) -> None:
-        """It did not go: any later daemon may start it."""
-        try:
-            await self._owners.stayed(self.uuid, self.id)
-        except StoreFailed as exc:
-            # A start asks the destination again, then.
-            log.error("migration.store_failed mig=%s error=%r", self.id, exc.detail)
+    def _conclude(self, name: str, *, succeeded: bool, stats: JobStats | None) -> None:
+        """Write down whose it is, if that is not known yet, and what it was like."""
+        self.do(self._settle(succeeded=succeeded))
+        told = story.story(
+            self.id,
+            name,
+            succeeded=succeeded,
+            other=self.hostname,
+            failure=self.state.failure,
+            phases=self.phases,
+            stats=stats,
+        )
+        self.do(story.keep(self._registry.surroundings.store, self.uuid, story.OUT, told))
+
+    async def _settle(self, *, succeeded: bool) -> None:
+        """Until it works: as long as it counts as leaving it cannot be started here."""
+        while True:
+            try:
+                if not succeeded:
+                    await self._owners.stayed(self.uuid, self.id)
+                elif self.question is not None:
+                    await self._owners.given(self.uuid, self.id, self._epoch_there)
+                return
+            except StoreFailed as exc:
+                log.error("migration.store_failed mig=%s error=%r", self.id, exc.detail)
+            await asyncio.sleep(AGAIN_S)
 
     async def _undefine(self) -> None:
         """It lives elsewhere now, with its definition: take ours away.
@@ -161,7 +182,7 @@ class Doubtful(SourceDriver):
                 return
             except StoreFailed as exc:
                 log.error("migration.not_undefined mig=%s error=%r", self.id, exc.detail)
-            await asyncio.sleep(DELETE_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
 
     async def _ask(self) -> None:
         if self.doubt is not None:

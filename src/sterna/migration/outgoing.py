@@ -20,7 +20,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, qmp, story, transports, uri
+from sterna.migration import asking, qmp, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
@@ -320,18 +320,7 @@ class Outgoing(Doubtful):
             self.guest.emit(JobCompletedEvent(self.guest.ref, stats))
         else:
             jobs.end(self.job)
-        if not succeeded:
-            self.do(self._stay())
-        told = story.story(
-            self.id,
-            self.guest.name,
-            succeeded=succeeded,
-            other=self.hostname,
-            failure=self.state.failure,
-            phases=self.phases,
-            stats=self.stats,
-        )
-        self.do(story.keep(self.guest.surroundings.store, self.guest.uuid, story.OUT, told))
+        self._conclude(self.guest.name, succeeded=succeeded, stats=self.stats)
         self.ended(self)
 
     def _kill_qemu(self) -> None:

@@ -154,14 +154,15 @@ class Owners:
             return self._refused(claim, f"host {self._hostname} did not get it from there")
         asked = Question(claim.migration, claim.guest, claim.host, claim.places)
         detail = {MIGRATION: claim.migration, "question": asking.to_record(asked, hostname)}
+        if used:
+            # Also if it is only about to be: we may be claiming it at this moment ourselves.
+            return self._refused(claim, used)
         if known.holder == "elsewhere" and known.detail.get("question", {}).get("host") == str(
             claim.host
         ):
             return Claimed(True, known.epoch, self._hostname)  # its answer was lost
         if known.holder != "here":
             return self._refused(claim, f"host {self._hostname} has given it away itself")
-        if used:
-            return self._refused(claim, used)
         epoch = max(known.epoch, claim.epoch) + 1
         await self._put(Ownership(claim.guest, epoch, "elsewhere", detail))
         return Claimed(True, epoch, self._hostname)

@@ -64,7 +64,7 @@ class Migrations:
         self._registry = registry
         self._host = host
         self._peers = peers
-        self.custody = Custody(registry, host, peers)
+        self.custody = Custody(registry, host, peers, lambda guest: guest in self._outgoing)
         self._ports = transports.PortPool(host.port_min, host.port_max)
         self._outgoing: dict[uuid.UUID, Outgoing] = {}
         self._incoming: dict[str, Incoming] = {}
@@ -280,7 +280,7 @@ class Migrations:
     async def go_on(self, unfinished: Iterable[Unfinished]) -> None:
         """Take up what recovery found: guests committed here but not yet let run, and guests that
         were on their way out, with their QEMU or without (L2, I14)."""
-        await self.custody.go_on()
+        left = await self.custody.owners.load()
         for found in unfinished:
             job = found.guest.jobs.job
             if found.job["operation"] == Operation.MIGRATION_OUT.value:
@@ -292,6 +292,7 @@ class Migrations:
                 incoming.ended = self._incoming_ended
                 self._incoming[found.guest.name] = incoming
                 incoming.go_on()
+        self.custody.go_on(left)
 
     async def _take_up(self, found: Unfinished, job: Job) -> None:
         guest = found.guest

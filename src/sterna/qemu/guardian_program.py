@@ -151,6 +151,7 @@ def cancel(path: str) -> None:
         monitor.settimeout(MONITOR_S)
         # A path of any length: sun_path holds only 108 bytes.
         monitor.connect(f"/proc/self/fd/{held}/{name}")
+        os.close(held)
         lines = monitor.makefile("rb")
         if "QMP" not in json.loads(lines.readline(LINE_BYTES_MAX)):
             raise ValueError("no monitor")
@@ -170,13 +171,17 @@ def keep(migration: str, path: str) -> None:
 
 
 def end(wards: Mapping[str, Ward], store: str) -> None:
-    """The daemon is gone: keep what was going, kill whom nobody has decided for."""
-    for migration, (kind, handle) in wards.items():
-        if kind == "monitor":
-            keep(migration, str(handle))
-    wards = {name: ward for name, ward in wards.items() if ward[0] != "monitor"}
-    if not wards:
-        return
+    """The daemon is gone. Killing is first: it takes no time, and a monitor may."""
+    going = {name: str(handle) for name, (kind, handle) in wards.items() if kind == "monitor"}
+    undecided = {name: ward for name, ward in wards.items() if name not in going}
+    if undecided:
+        end_undecided(undecided, store)
+    for migration, path in going.items():
+        keep(migration, path)
+
+
+def end_undecided(wards: Mapping[str, Ward], store: str) -> None:
+    """Kill whom nobody has decided for."""
     try:
         alive = committed(store, iter(wards))
     # Whatever it is: not knowing must kill nobody.

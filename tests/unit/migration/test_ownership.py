@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from sterna.errors import OperationFailed, OperationInvalid
+from sterna.errors import OperationFailed, OperationInvalid, SternaError
 from sterna.guest.states import ShutoffReason, State
-from sterna.migration import doubt
-from sterna.migration.cookie import Own, Step, format_cookie, parse_cookie
+from sterna.migration import doubt, doubtful
+from sterna.migration.cookie import Cookie, Own, Step, format_cookie, parse_cookie
 from sterna.migration.core import source
-from sterna.migration.peers import Claim
+from sterna.migration.peers import Claim, Question
 from sterna.migration.service import Host, Migrations
 from sterna.rpc.enums import MigrateFlag
 from support.fake_host import domain_xml, fake_host, until
+from support.links import FakeLink
 from support.moving_pair import GUEST, LIVE, Pair, pair
 
 NAME = "web"
@@ -177,6 +179,76 @@ async def test_what_a_stranger_got_nobody_gets_from_us(tmp_path: Path) -> None:
         assert owners.away(GUEST) is None
 
 
+async def test_two_that_claim_at_once_do_not_both_get_it(tmp_path: Path) -> None:
+    """An answer was lost, so each believes that the other has it; and both start it now."""
+    async with pair(tmp_path) as two:
+        await moved(two)
+        await two.destination.registry.lookup_by_uuid(GUEST).destroy()
+        id = two.here.custody.owners._known[GUEST].detail["migration"]
+        place = two.peers.place or ""
+        lost = await two.there.custody.release(Claim(id, GUEST, 1, UUID(int=1), (place,)), "hosta")
+        assert lost.granted
+        both = await asyncio.gather(
+            two.source.registry.create(domain_xml()),
+            two.destination.registry.create(domain_xml()),
+            return_exceptions=True,
+        )
+        running = [
+            host
+            for host in (two.source, two.destination)
+            if (guest := host.registry.find(GUEST)) is not None and guest.active
+        ]
+        assert len(running) <= 1, both
+        if not running:
+            await two.source.registry.create(domain_xml())
+
+
+async def test_a_full_disk_at_its_end_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doubtful, "AGAIN_S", 0.0)
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        prepared = await two.prepare(await two.begin())
+        performing = asyncio.ensure_future(two.perform(prepared))
+        await two.is_copying()
+        two.source.store.fail_next = 3
+        await two.here.abort(two.guest)
+        with pytest.raises(SternaError):
+            await performing
+        await until(lambda: two.here.custody.owners.away(GUEST) is None)
+        assert two.source.store._ownerships[GUEST].holder == "here"
+
+
+async def test_what_could_not_be_written_is_asked_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark without a driver must not keep a guest from its host for ever. (L2)"""
+    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
+    async with pair(tmp_path) as two:
+        await two.source.registry.define(domain_xml())
+        await two.guest.destroy()
+        owners = two.here.custody.owners
+        asked = Question(SECRET, GUEST, UUID(int=2), ("tcp://hostb:1",))
+        await owners.leaving(asked, "hostb", {"name": NAME})
+        await two.guest.start()
+        assert two.guest.state is State.RUNNING
+        assert [q.migration for q in two.peers.questions] == [SECRET]
+
+
+async def test_a_guest_that_is_still_being_sent_does_not_come_back(tmp_path: Path) -> None:
+    """Its old migration, which asks without a QEMU, would undefine what had just come."""
+    async with pair(tmp_path) as two:
+        begun = await two.begin()
+        await two.perform(await two.prepare(begun))
+        two.source.launcher.monitor.close()
+        two.source.launcher.process.end(-9)
+        await until(lambda: two.source.registry.find(GUEST) is None)
+        cookie = format_cookie(Cookie(NAME, GUEST, "hostb", UUID(int=2), own=Own(SECRET, epoch=1)))
+        with pytest.raises(OperationInvalid, match="still being sent away from here"):
+            await two.here.prepare(FakeLink(), two.request(), begun.xml, cookie)
+
+
 # -- without a QEMU ------------------------------------------------------------------------------
 
 
@@ -225,7 +297,7 @@ async def test_a_daemon_that_comes_back_without_the_qemu_asks(
             await host.registry.define(domain_xml())
             guest = host.registry.lookup_by_uuid(GUEST)
             again = Migrations(host.registry, Host("hosta", UUID(int=1)), two.peers)
-            await again.custody.go_on()
+            await again.go_on([])
             await until(lambda: again.doubtful(GUEST) is None)
             if committed:
                 await until(lambda: "undefine" not in host.store._ownerships[GUEST].detail)

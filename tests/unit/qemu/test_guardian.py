@@ -287,6 +287,19 @@ async def test_one_that_is_sent_away_is_kept(tmp_path: Path) -> None:
             gone.accept()
 
 
+async def test_the_undecided_do_not_wait_for_a_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L3: at once, whatever else there is to do."""
+    await decide(tmp_path / "db")
+    done: list[str] = []
+    monkeypatch.setattr(guardian_program, "kill", lambda _ward: done.append("killed"))
+    monkeypatch.setattr(guardian_program, "keep", lambda _name, _path: done.append("kept"))
+    wards = {"going": ("monitor", "/nowhere"), "orphan": ("socket", 1)}
+    guardian_program.end(wards, str(tmp_path / "db"))
+    assert done == ["killed", "kept"]
+
+
 def test_a_monitor_that_says_nothing_keeps_nobody_from_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
