@@ -29,7 +29,7 @@ class FakePeers:
         host = self.hosts.get(question.host)
         if not self.reachable or host is None:
             raise NoAnswer(f"host {question.host} did not answer")
-        return await host.decide(question.migration, question.guest)
+        return await host.destination.decide(question.migration, question.guest)
 
     async def claim(self, claim: Claim) -> Claimed:
         holder = self.hosts.get(claim.host)

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sterna.guest.actor import Guest
 from sterna.guest.flags import StartFlags
+from sterna.migration.answers import Begun, Finished, Host, Prepared
 from sterna.migration.params import Request
-from sterna.migration.service import Begun, Finished, Host, Migrations, Prepared
+from sterna.migration.service import Migrations
 from sterna.rpc.enums import MigrateFlag
 from support.fake_host import FakeHost, domain_xml, fake_host, until
 from support.fake_peers import FakePeers
@@ -62,25 +63,29 @@ class Pair:
         return Request(flags, migrate_uri=self.data, name="web", **more)  # type: ignore[arg-type]  # fields by name
 
     async def begin(self, flags: MigrateFlag = LIVE) -> Begun:
-        return await self.here.begin(self.guest, self.to_source, self.request(flags))
+        return await self.here.source.begin(self.guest, self.to_source, self.request(flags))
 
     async def prepare(self, begun: Begun, flags: MigrateFlag = LIVE) -> Prepared:
         request = self.request(flags)
-        return await self.there.prepare(self.to_destination, request, begun.xml, begun.cookie)
+        return await self.there.destination.prepare(
+            self.to_destination, request, begun.xml, begun.cookie
+        )
 
     async def perform(self, prepared: Prepared, flags: MigrateFlag = LIVE) -> bytes:
         request = self.request(flags)
         cookie = prepared.cookie if self.asks else ASKS.sub(b"", prepared.cookie)
-        return await self.here.perform(self.guest, self.to_source, request, cookie)
+        return await self.here.source.perform(self.guest, self.to_source, request, cookie)
 
     async def finish(
         self, cookie: bytes, flags: MigrateFlag = LIVE, *, cancelled: bool = False
     ) -> Finished:
         request = self.request(flags)
-        return await self.there.finish(self.to_destination, request, cookie, cancelled=cancelled)
+        return await self.there.destination.finish(
+            self.to_destination, request, cookie, cancelled=cancelled
+        )
 
     async def confirm(self, cookie: bytes, *, cancelled: bool = False) -> None:
-        await self.here.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
+        await self.here.source.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
 
     async def performed(self, flags: MigrateFlag = LIVE) -> bytes:
         """Begin, Prepare and Perform have gone well."""

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from uuid import UUID
 
 from lxml import etree
 
 from sterna.config import DomainDef, format_domain, parse_domain
 from sterna.errors import InternalError
 from sterna.guest.actor import Guest
-from sterna.migration.cookie import Cookie
+from sterna.migration.answers import Host
+from sterna.migration.cookie import Cookie, Own
 from sterna.migration.core.words import Proof
 from sterna.migration.outgoing import Outgoing
+from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 
 
 def now_ms() -> int:
     """Milliseconds since the epoch, as cookies count."""
     return time.time_ns() // 1_000_000
+
+
+def basic_cookie(host: Host, name: str, guest: UUID, id: str, owners: Owners) -> Cookie:
+    """What every cookie of this host says: of which guest, from whom, in which migration."""
+    own = Own(id, epoch=owners.epoch(guest))
+    return Cookie(name, guest, host.name, host.uuid, own=own)
 
 
 def capabilities(names: Iterable[str], automatic: str) -> tuple[tuple[str, bool], ...]:

@@ -231,13 +231,13 @@ async def test_asking_decides_also_on_a_full_disk(tmp_path: Path) -> None:
         with pytest.raises(OperationFailed, match="took domain 'web' back"):
             await two.finish(cookie)
         id = two.peers.questions[0].migration
-        assert (await two.there.decide(id, GUEST)).verdict == "aborted"
+        assert (await two.there.destination.decide(id, GUEST)).verdict == "aborted"
 
 
 async def test_a_question_about_another_guest_is_refused(tmp_path: Path) -> None:
     async with pair(tmp_path) as two:
         await two.performed()
-        [id] = [incoming.id for incoming in two.there._incoming.values()]
+        [id] = [incoming.id for incoming in two.there.destination._incoming.values()]
         with pytest.raises(OperationInvalid, match="not one of domain"):
-            await two.there.decide(id, UUID(int=7))
+            await two.there.destination.decide(id, UUID(int=7))
         assert two.verdicts == []

@@ -213,7 +213,7 @@ async def test_a_full_disk_at_its_end_leaves_no_mark(
         performing = asyncio.ensure_future(two.perform(prepared))
         await two.is_copying()
         two.source.store.fail_next = 3
-        await two.here.abort(two.guest)
+        await two.here.source.abort(two.guest)
         with pytest.raises(SternaError):
             await performing
         await until(lambda: two.here.custody.owners.away(GUEST) is None)
@@ -246,7 +246,7 @@ async def test_a_guest_that_is_still_being_sent_does_not_come_back(tmp_path: Pat
         await until(lambda: two.source.registry.find(GUEST) is None)
         cookie = format_cookie(Cookie(NAME, GUEST, "hostb", UUID(int=2), own=Own(SECRET, epoch=1)))
         with pytest.raises(OperationInvalid, match="still being sent away from here"):
-            await two.here.prepare(FakeLink(), two.request(), begun.xml, cookie)
+            await two.here.destination.prepare(FakeLink(), two.request(), begun.xml, cookie)
 
 
 # -- without a QEMU ------------------------------------------------------------------------------

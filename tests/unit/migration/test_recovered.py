@@ -79,12 +79,12 @@ async def restarted(
         cookie = format_cookie(Cookie("web", uuid, "here", UUID(int=1), own=own))
         migrations, link = Migrations(first.registry, HERE, FakePeers()), FakeLink()
         request = Request(flags, migrate_uri=f"unix://{root}/data", name="web")
-        await migrations.prepare(link, request, xml, cookie)
+        await migrations.destination.prepare(link, request, xml, cookie)
         finishing: asyncio.Future[Any] | None = None
         if finish:
             first.launcher.monitor.hanging |= {"cont", "migrate-set-parameters"}
             finishing = asyncio.ensure_future(
-                migrations.finish(link, request, cookie, cancelled=False)
+                migrations.destination.finish(link, request, cookie, cancelled=False)
             )
             await until(lambda: first.store._decisions)
         lives = await first.store.lives()

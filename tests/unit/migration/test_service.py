@@ -107,8 +107,8 @@ async def test_a_users_pause_goes_along(tmp_path: Path) -> None:
         prepared = await two.prepare(await two.begin())
         performing = asyncio.ensure_future(two.perform(prepared))
         await two.is_copying()
-        assert two.here.user_pauses(two.guest, two.to_source) is PausedReason.MIGRATION
-        assert two.here.user_pauses(two.guest, FakeLink()) is PausedReason.USER
+        assert two.here.source.user_pauses(two.guest, two.to_source) is PausedReason.MIGRATION
+        assert two.here.source.user_pauses(two.guest, FakeLink()) is PausedReason.USER
         two.completed()
         await two.finish(await performing)
         assert two.destination.registry.lookup_by_name("web").state is State.PAUSED
@@ -200,16 +200,16 @@ async def test_abort(tmp_path: Path) -> None:
         prepared = await two.prepare(await two.begin())
         performing = asyncio.ensure_future(two.perform(prepared))
         await two.is_copying()
-        assert two.here.is_outgoing(two.guest)
-        assert (await two.here.refresh_stats(two.guest)) is not None
-        await two.here.abort(two.guest)
+        assert two.here.source.is_outgoing(two.guest)
+        assert (await two.here.source.refresh_stats(two.guest)) is not None
+        await two.here.source.abort(two.guest)
         with pytest.raises(OperationAborted, match="canceled by client"):
             await performing
         assert two.guest.job is None
         assert two.sender.commands[-2:] == ["migrate-set-capabilities", "migrate-set-parameters"]
         with pytest.raises(OperationInvalid, match="no job is active"):
-            await two.here.abort(two.guest)
-        assert await two.here.refresh_stats(two.guest) is None
+            await two.here.source.abort(two.guest)
+        assert await two.here.source.refresh_stats(two.guest) is None
 
 
 async def test_the_controller_leaves_while_memory_moves(tmp_path: Path) -> None:
@@ -229,12 +229,12 @@ async def test_the_controller_leaves_afterwards(tmp_path: Path) -> None:
     """In doubt: nobody lets it run by hand, the job stays and says so. (L5, I6)"""
     async with pair(tmp_path, asks=False) as two:
         cookie = await two.performed()
-        two.here.refuse_in_doubt(two.guest)
+        two.here.source.refuse_in_doubt(two.guest)
         two.to_source.close()
         assert two.guest.job is not None
         assert two.guest.job.phase == "in doubt"
         with pytest.raises(OperationInvalid, match="look there"):
-            two.here.refuse_in_doubt(two.guest)
+            two.here.source.refuse_in_doubt(two.guest)
         await two.here.settle(1)
         finished = await two.finish(cookie)
         await two.confirm(finished.cookie)
@@ -273,10 +273,10 @@ async def test_perform_refused(tmp_path: Path) -> None:
         with pytest.raises(OperationInvalid, match="not being migrated"):
             await two.perform(prepared)
         with pytest.raises(InternalError, match="migration cookie is missing"):
-            await two.here.perform(two.guest, two.to_source, two.request(), b"")
+            await two.here.source.perform(two.guest, two.to_source, two.request(), b"")
         without = Request(LIVE)
         with pytest.raises(InternalError, match="missing migration URI"):
-            await two.here.perform(two.guest, two.to_source, without, prepared.cookie)
+            await two.here.source.perform(two.guest, two.to_source, without, prepared.cookie)
 
 
 async def test_another_migrations_cookies_are_refused(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ async def test_prepare_fails_and_leaves_nothing(tmp_path: Path) -> None:
         begun = await two.begin()
         bad = Request(LIVE, migrate_uri="foo://x", name="web")
         with pytest.raises(SternaError, match="unsupported scheme"):
-            await two.there.prepare(two.to_destination, bad, begun.xml, begun.cookie)
+            await two.there.destination.prepare(two.to_destination, bad, begun.xml, begun.cookie)
         assert two.destination.registry.find(GUEST) is None
         assert two.destination.lifecycle == []
 
@@ -356,18 +356,18 @@ async def test_qemu_refuses(tmp_path: Path) -> None:
 
 async def test_speeds_and_limits(tmp_path: Path) -> None:
     async with pair(tmp_path) as two:
-        assert two.here.controls.max_speed(two.guest) == BANDWIDTH_MIB_MAX
-        await two.here.controls.set_max_speed(two.guest, 7)
-        assert two.here.controls.max_speed(two.guest) == 7
+        assert two.here.source.controls.max_speed(two.guest) == BANDWIDTH_MIB_MAX
+        await two.here.source.controls.set_max_speed(two.guest, 7)
+        assert two.here.source.controls.max_speed(two.guest) == 7
         with pytest.raises(Overflow, match="must be less than 8796093022208"):
-            await two.here.controls.set_max_speed(two.guest, BANDWIDTH_MIB_MAX + 1)
-        await two.here.controls.set_max_downtime(two.guest, 50)
+            await two.here.source.controls.set_max_speed(two.guest, BANDWIDTH_MIB_MAX + 1)
+        await two.here.source.controls.set_max_downtime(two.guest, 50)
         assert two.sender.asked[-1] == ("migrate-set-parameters", {"downtime-limit": 50})
-        assert await two.here.controls.max_downtime(two.guest) == 300
-        await two.here.controls.set_compression_cache(two.guest, 1 << 20)
-        assert await two.here.controls.compression_cache(two.guest) == 1 << 26
+        assert await two.here.source.controls.max_downtime(two.guest) == 300
+        await two.here.source.controls.set_compression_cache(two.guest, 1 << 20)
+        assert await two.here.source.controls.compression_cache(two.guest) == 1 << 26
         prepared = await two.prepare(await two.begin())
-        await two.here.controls.set_max_speed(two.guest, 8)
+        await two.here.source.controls.set_max_speed(two.guest, 8)
         assert two.sender.asked[-1] == ("migrate-set-parameters", {"max-bandwidth": 8 << 20})
         await two.perform(prepared)
 
@@ -378,10 +378,10 @@ async def test_a_perform_that_never_began_gives_the_job_back(tmp_path: Path) -> 
         prepared = await two.prepare(await two.begin())
         stranger = FakeLink()
         with pytest.raises(InternalError, match="migration cookie is missing"):
-            await two.here.perform(two.guest, stranger, two.request(), b"")
+            await two.here.source.perform(two.guest, stranger, two.request(), b"")
         assert two.guest.job is not None
         with pytest.raises(InternalError, match="migration cookie is missing"):
-            await two.here.perform(two.guest, two.to_source, two.request(), b"")
+            await two.here.source.perform(two.guest, two.to_source, two.request(), b"")
         assert two.guest.job is None
         assert two.guest.state is State.RUNNING
         assert not two.to_source.callbacks
@@ -426,7 +426,7 @@ async def test_sent_on_as_soon_as_it_has_arrived(tmp_path: Path) -> None:
         stats = guest.jobs.take_completed(keep=True)
         assert stats is not None
         assert stats.operation is JobOperation.MIGRATION_IN
-        await two.there.begin(guest, two.to_destination, Request(LIVE))
+        await two.there.source.begin(guest, two.to_destination, Request(LIVE))
         assert guest.job.api.endswith("Begin3Params")
         await two.confirm(finished.cookie)
 

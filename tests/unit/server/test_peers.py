@@ -104,12 +104,12 @@ def test_a_strangers_text_stays_on_its_line() -> None:
 
 
 class Decides:
-    """`Migrations`, and their `custody`, as the handlers use them."""
+    """`Migrations`, their `custody` and `destination`, as the handlers use them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, uuid.UUID]] = []
         self.claims: list[tuple[Claim, str]] = []
-        self.custody = self
+        self.custody = self.destination = self
         self.says = Claimed(True, 4, "host-b")
 
     async def release(self, claim: Claim, hostname: str) -> Claimed:

@@ -35,7 +35,7 @@ async def migration_decide(session: Session, args: MigrationDecideArgs) -> Migra
         by=UUID(bytes=args.source),
         name=args.source_name,
     )
-    decided = await context.migrations.decide(str(migration), guest)
+    decided = await context.migrations.destination.decide(str(migration), guest)
     return MigrationDecideRet(NUMBERS[decided.verdict], decided.epoch, decided.hostname)
 
 

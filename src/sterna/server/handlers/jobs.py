@@ -55,7 +55,7 @@ async def refreshed_stats(session: Session, guest: Guest) -> JobStats | None:
     """
     with contextlib.suppress(SternaError, TimeoutError):
         async with asyncio.timeout(REFRESH_S):
-            await session.context.migrations.refresh_stats(guest)
+            await session.context.migrations.source.refresh_stats(guest)
     return running_stats(guest)
 
 
@@ -98,8 +98,8 @@ async def domain_get_job_stats(
 async def abort(session: Session, guest: Guest, api: str) -> None:
     """Ask the operation to end early; whoever runs it says how that went."""
     guest.live_or_refuse()
-    if session.context.migrations.is_outgoing(guest):
-        await session.context.migrations.abort(guest)
+    if session.context.migrations.source.is_outgoing(guest):
+        await session.context.migrations.source.abort(guest)
         return
 
     async def work() -> None:

@@ -142,14 +142,14 @@ async def domain_reset(session: Session, args: DomainResetArgs) -> None:
 @handles("DOMAIN_SUSPEND")
 async def domain_suspend(session: Session, args: DomainSuspendArgs) -> None:
     guest = find(session, args.dom)
-    reason = session.context.migrations.user_pauses(guest, session.connection)
+    reason = session.context.migrations.source.user_pauses(guest, session.connection)
     await power.suspend(guest, reason=reason)
 
 
 @handles("DOMAIN_RESUME")
 async def domain_resume(session: Session, args: DomainResumeArgs) -> None:
     guest = find(session, args.dom)
-    session.context.migrations.refuse_in_doubt(guest)
+    session.context.migrations.source.refuse_in_doubt(guest)
     await power.resume(guest)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sterna.migration.answers import Finished
 from sterna.migration.params import Request, from_plain, from_typed
-from sterna.migration.service import Finished, Migrations
+from sterna.migration.service import Migrations
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_migration import (
     DomainMigrateBegin3Args,
@@ -52,7 +53,7 @@ async def begin_params(
 ) -> DomainMigrateBegin3ParamsRet:
     request = from_typed(args.params, flags=args.flags, function="qemuDomainMigrateBegin3Params")
     guest = find(session, args.dom)
-    begun = await _migrations(session).begin(guest, session.connection, request)
+    begun = await _migrations(session).source.begin(guest, session.connection, request)
     return DomainMigrateBegin3ParamsRet(cookie_out=begun.cookie, xml=begun.xml)
 
 
@@ -62,7 +63,7 @@ async def prepare_params(
 ) -> DomainMigratePrepare3ParamsRet:
     function = "qemuDomainMigratePrepare3Params"
     request = from_typed(args.params, flags=args.flags, function=function, at_source=False)
-    prepared = await _migrations(session).prepare(
+    prepared = await _migrations(session).destination.prepare(
         session.connection, request, request.xml or "", args.cookie_in
     )
     return DomainMigratePrepare3ParamsRet(cookie_out=prepared.cookie, uri_out=prepared.uri_out)
@@ -74,7 +75,9 @@ async def perform_params(
 ) -> DomainMigratePerform3ParamsRet:
     request = from_typed(args.params, flags=args.flags, function="qemuDomainMigratePerform3Params")
     guest = find(session, args.dom)
-    cookie = await _migrations(session).perform(guest, session.connection, request, args.cookie_in)
+    cookie = await _migrations(session).source.perform(
+        guest, session.connection, request, args.cookie_in
+    )
     return DomainMigratePerform3ParamsRet(cookie_out=cookie)
 
 
@@ -107,7 +110,7 @@ async def begin(session: Session, args: DomainMigrateBegin3Args) -> DomainMigrat
         function="qemuDomainMigrateBegin3",
     )
     guest = find(session, args.dom)
-    begun = await _migrations(session).begin(guest, session.connection, request)
+    begun = await _migrations(session).source.begin(guest, session.connection, request)
     return DomainMigrateBegin3Ret(cookie_out=begun.cookie, xml=begun.xml)
 
 
@@ -120,7 +123,7 @@ async def prepare(session: Session, args: DomainMigratePrepare3Args) -> DomainMi
         uri=args.uri_in,
         function="qemuDomainMigratePrepare3",
     )
-    prepared = await _migrations(session).prepare(
+    prepared = await _migrations(session).destination.prepare(
         session.connection, request, args.dom_xml, args.cookie_in
     )
     return DomainMigratePrepare3Ret(cookie_out=prepared.cookie, uri_out=prepared.uri_out)
@@ -137,7 +140,9 @@ async def perform(session: Session, args: DomainMigratePerform3Args) -> DomainMi
         function="qemuDomainMigratePerform3",
     )
     guest = find(session, args.dom)
-    cookie = await _migrations(session).perform(guest, session.connection, request, args.cookie_in)
+    cookie = await _migrations(session).source.perform(
+        guest, session.connection, request, args.cookie_in
+    )
     return DomainMigratePerform3Ret(cookie_out=cookie)
 
 
@@ -162,14 +167,16 @@ async def confirm(session: Session, args: DomainMigrateConfirm3Args) -> None:
 
 
 async def _finish(session: Session, request: Request, cookie: bytes, *, cancelled: int) -> Finished:
-    return await _migrations(session).finish(
+    return await _migrations(session).destination.finish(
         session.connection, request, cookie, cancelled=bool(cancelled)
     )
 
 
 async def _confirm(session: Session, dom: Dom, cookie: bytes, *, cancelled: int) -> None:
     guest = find(session, dom)
-    await _migrations(session).confirm(guest, session.connection, cookie, cancelled=bool(cancelled))
+    await _migrations(session).source.confirm(
+        guest, session.connection, cookie, cancelled=bool(cancelled)
+    )
 
 
 def _dom(finished: Finished) -> Dom:
@@ -182,7 +189,9 @@ def _dom(finished: Finished) -> Dom:
 @handles("DOMAIN_MIGRATE_SET_MAX_DOWNTIME")
 async def set_max_downtime(session: Session, args: DomainMigrateSetMaxDowntimeArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetMaxDowntime")
-    await _migrations(session).controls.set_max_downtime(find(session, args.dom), args.downtime)
+    await _migrations(session).source.controls.set_max_downtime(
+        find(session, args.dom), args.downtime
+    )
 
 
 @handles("DOMAIN_MIGRATE_GET_MAX_DOWNTIME")
@@ -190,14 +199,16 @@ async def get_max_downtime(
     session: Session, args: DomainMigrateGetMaxDowntimeArgs
 ) -> DomainMigrateGetMaxDowntimeRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetMaxDowntime")
-    downtime_ms = await _migrations(session).controls.max_downtime(find(session, args.dom))
+    downtime_ms = await _migrations(session).source.controls.max_downtime(find(session, args.dom))
     return DomainMigrateGetMaxDowntimeRet(downtime=downtime_ms)
 
 
 @handles("DOMAIN_MIGRATE_SET_MAX_SPEED")
 async def set_max_speed(session: Session, args: DomainMigrateSetMaxSpeedArgs) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetMaxSpeed")
-    await _migrations(session).controls.set_max_speed(find(session, args.dom), args.bandwidth)
+    await _migrations(session).source.controls.set_max_speed(
+        find(session, args.dom), args.bandwidth
+    )
 
 
 @handles("DOMAIN_MIGRATE_GET_MAX_SPEED")
@@ -205,7 +216,7 @@ def get_max_speed(
     session: Session, args: DomainMigrateGetMaxSpeedArgs
 ) -> DomainMigrateGetMaxSpeedRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetMaxSpeed")
-    mib = _migrations(session).controls.max_speed(find(session, args.dom))
+    mib = _migrations(session).source.controls.max_speed(find(session, args.dom))
     return DomainMigrateGetMaxSpeedRet(bandwidth=mib)
 
 
@@ -214,7 +225,7 @@ async def set_compression_cache(
     session: Session, args: DomainMigrateSetCompressionCacheArgs
 ) -> None:
     check_flags(args.flags, 0, "qemuDomainMigrateSetCompressionCache")
-    await _migrations(session).controls.set_compression_cache(
+    await _migrations(session).source.controls.set_compression_cache(
         find(session, args.dom), args.cacheSize
     )
 
@@ -224,5 +235,7 @@ async def get_compression_cache(
     session: Session, args: DomainMigrateGetCompressionCacheArgs
 ) -> DomainMigrateGetCompressionCacheRet:
     check_flags(args.flags, 0, "qemuDomainMigrateGetCompressionCache")
-    size_bytes = await _migrations(session).controls.compression_cache(find(session, args.dom))
+    size_bytes = await _migrations(session).source.controls.compression_cache(
+        find(session, args.dom)
+    )
     return DomainMigrateGetCompressionCacheRet(cacheSize=size_bytes)

@@ -1,0 +1,235 @@
+"""The destination's half of a host's migrations: Prepare, Finish, and what was decided.
+
+Guests that are expected are found by their name, since that is all Finish has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import uuid
+from dataclasses import replace
+from typing import Final
+
+from sterna.config import parse_domain
+from sterna.errors import InternalError, OperationFailed, OperationInvalid
+from sterna.guest.actor import Guest
+from sterna.guest.jobs import Job, Operation
+from sterna.guest.jobstats import JobStats
+from sterna.guest.ports import ClientLink
+from sterna.guest.registry import Registry
+from sterna.migration import exchange, transports, uri
+from sterna.migration.answers import Finished, Host, Prepared
+from sterna.migration.cookie import (
+    Cookie,
+    Own,
+    Step,
+    Times,
+    check_guest,
+    format_cookie,
+    parse_cookie,
+    require,
+)
+from sterna.migration.core.records import Record
+from sterna.migration.custody import Custody
+from sterna.migration.incoming import Incoming, Listening
+from sterna.migration.params import Request
+from sterna.migration.peers import Decided, Peers
+from sterna.rpc.enums import MigrateFlag
+from sterna.store.ports import Verdict
+
+log = logging.getLogger("sterna.migration")
+
+PREPARE_API: Final = "remoteDispatchDomainMigratePrepare3Params"
+
+
+class Receiving:
+    """The guests that this host expects."""
+
+    def __init__(self, registry: Registry, host: Host, peers: Peers, custody: Custody) -> None:
+        self._registry, self._host, self._peers, self._custody = registry, host, peers, custody
+        self._ports = transports.PortPool(host.port_min, host.port_max)
+        self._incoming: dict[str, Incoming] = {}
+
+    def all(self) -> list[Incoming]:
+        """All that are under way."""
+        return list(self._incoming.values())
+
+    def go_on(self, guest: Guest, job: Job) -> None:
+        """Let a guest run that an earlier daemon committed (L2)."""
+        incoming = Incoming.committed(guest, job, self._custody.owners)
+        incoming.ended = self._incoming_ended
+        self._incoming[guest.name] = incoming
+        incoming.go_on()
+
+    async def prepare(
+        self, link: ClientLink, request: Request, xml: str, cookie_in: bytes
+    ) -> Prepared:
+        """Phase 2, on the destination: launch a QEMU that waits for the guest.
+
+        It dies with `link` until Finish has started it.
+
+        Raises: why it cannot come here; nothing is left then.
+        """
+        cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
+        definition = parse_domain(xml)
+        if definition.uuid is None:
+            raise InternalError("missing domain uuid in migration XML")
+        origin_name = definition.name
+        check_guest(cookie, origin_name, definition.uuid)
+        if request.name is not None:
+            definition.name = request.name
+        exchange.use_cpu(definition, cookie)
+        definition = await self._registry.complete(definition)
+        id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
+        await self._refuse_decided(id)
+        self._custody.refuse_stale(definition, cookie.own, request)
+        place = await self._peers.own_place()
+        if place is None and cookie.own is not None:
+            # Its source would have to believe whoever drives the migration. (L5)
+            raise OperationFailed(
+                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
+                " decided; its log says why"
+            )
+        guest = self._registry.admit(definition)
+        try:
+            job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
+            with contextlib.ExitStack() as undo:
+                undo.callback(guest.jobs.end, job)
+                plan = self._plan(request)
+                undo.pop_all()
+        except BaseException:
+            guest.forget_if_nothing()
+            raise
+        listening = Listening(plan.listen, lambda: self._release(plan.port))
+        incoming = Incoming(
+            *(id, guest, job, request),
+            definition=definition,
+            listening=listening,
+            owners=self._custody.owners,
+        )
+        incoming.source_epoch = cookie.own.epoch if cookie.own is not None else 0
+        incoming.source_name = cookie.hostname
+        incoming.foreign = cookie.own is None
+        incoming.origin_name = origin_name
+        incoming.ended = self._incoming_ended
+        self._incoming[guest.name] = incoming
+        await incoming.prepare(link)
+        cookie_out = replace(
+            exchange.basic_cookie(self._host, origin_name, guest.uuid, id, self._custody.owners),
+            capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
+            own=Own(id, epoch=self._custody.owners.epoch(guest.uuid), asks=place),
+        )
+        return Prepared(format_cookie(cookie_out), plan.uri_out)
+
+    async def finish(
+        self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool
+    ) -> Finished:
+        """Phase 4, on the destination: let the guest run, or end it.
+
+        Raises: MigrateFinishOk (93) when it was ended as told; else why it could not be started,
+        and then its QEMU is gone.
+        """
+        name = request.name or ""
+        incoming = self._incoming.get(name)
+        cookie = parse_cookie(cookie_in, Step.FINISH, host_uuid=self._host.uuid)
+        if incoming is None:
+            guest = self._registry.lookup_by_name(name)
+            if cookie is not None and not cancelled and await self._is_committed(cookie):
+                return self._finished(guest, cookie.name, cookie.own)
+            raise OperationInvalid(f"domain '{name}' is not processing incoming migration")
+        own = self._check_finish(incoming, cookie)
+        await incoming.finish(
+            link,
+            cancelled=cancelled,
+            permitted=incoming.foreign or (own is not None and own.sent),
+            paused=MigrateFlag.PAUSED in request.flags or (own is not None and own.paused),
+        )
+        return self._finished(
+            incoming.guest,
+            incoming.origin_name,
+            Own(incoming.id),
+            stats=incoming.final_stats(),
+            times=incoming.times,
+        )
+
+    async def decide(self, id: str, guest_uuid: uuid.UUID) -> Decided:
+        """What this host decided about a migration to it; to ask decides (L4). Idempotent.
+
+        Raises: OperationInvalid (55): that migration is another guest's; StoreFailed: the store
+            cannot be read.
+        """
+        incoming = self._incoming_of(id)
+        if incoming is not None:
+            if incoming.guest.uuid != guest_uuid:
+                raise OperationInvalid(f"migration {id} is not one of domain {guest_uuid}")
+            record = await incoming.asked()
+            verdict: Verdict = "committed" if record is Record.COMMITTED else "aborted"
+        else:
+            verdict = await self._custody.decide_for_ever(id, guest_uuid)
+        log.info("migration.told mig=%s guest=%s verdict=%s", id, guest_uuid, verdict)
+        return Decided(verdict, self._custody.owners.epoch(guest_uuid), self._host.name)
+
+    def _incoming_ended(self, incoming: Incoming) -> None:
+        if self._incoming.get(incoming.guest.name) is incoming:
+            del self._incoming[incoming.guest.name]
+
+    async def _refuse_decided(self, id: str) -> None:
+        """An id that was decided before cannot be used again: its decision stands (L4)."""
+        if await self._custody.is_decided(id) or self._incoming_of(id) is not None:
+            raise OperationInvalid(f"migration {id} has been here before")
+
+    def _incoming_of(self, id: str) -> Incoming | None:
+        return next((incoming for incoming in self._incoming.values() if incoming.id == id), None)
+
+    def _plan(self, request: Request) -> uri.Incoming:
+        anywhere = transports.any_address()
+        address = request.listen_address or self._host.address
+        return uri.plan_incoming(
+            request.migrate_uri,
+            listen_address=address,
+            own_host=self._host.address or self._host.reached_at or self._host.name,
+            any_address=anywhere,
+            take_port=lambda: self._ports.take((address or anywhere).strip("[]")),
+        )
+
+    def _release(self, port: int | None) -> None:
+        if port is not None:
+            self._ports.release(port)
+
+    def _check_finish(self, incoming: Incoming, cookie: Cookie | None) -> Own | None:
+        if cookie is None:
+            return None
+        check_guest(cookie, incoming.origin_name, incoming.guest.uuid)
+        if cookie.own is not None and cookie.own.id != incoming.id:
+            raise InternalError("migration cookie belongs to another migration")
+        incoming.learn(cookie)
+        return cookie.own
+
+    async def _is_committed(self, cookie: Cookie) -> bool:
+        """Whether the migration this cookie belongs to was finished here before.
+
+        A second Finish gets the first one's answer: a refusal would make its caller tell the
+        source to resume.
+        """
+        if cookie.own is None:
+            return False
+        decided = await self._registry.surroundings.store.decision(cookie.own.id)
+        return decided is not None and decided.verdict == "committed"
+
+    def _finished(
+        self,
+        guest: Guest,
+        origin_name: str,
+        own: Own | None,
+        stats: JobStats | None = None,
+        times: Times | None = None,
+    ) -> Finished:
+        id = own.id if own is not None else ""
+        cookie = replace(
+            exchange.basic_cookie(self._host, origin_name, guest.uuid, id, self._custody.owners),
+            own=Own(id, decision="committed", epoch=self._custody.owners.epoch(guest.uuid)),
+            stats=stats,
+            times=times,
+        )
+        return Finished(guest.name, guest.uuid, guest.id, format_cookie(cookie))
