@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sterna.migration.core import destination, source
+from sterna.migration.core import destination, source, source_ways
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
@@ -88,7 +88,7 @@ def believes_cancelled_without_asking(step: Step) -> Step:
     def bug(s: source.Source, ev: Any) -> Any:
         lied_to = isinstance(ev, on.ConfirmCalled) and ev.cancelled
         if lied_to and s.phase is source.Phase.PERFORMED:
-            return source._decided(replace(s, confirm=ev.call), taken_back=True)
+            return source_ways.decided(replace(s, confirm=ev.call), taken_back=True)
         return step(s, ev)
 
     return bug
@@ -127,7 +127,7 @@ def asks_at_once_without_a_copy(step: Step) -> Step:
 
     def bug(s: source.Source, ev: Any) -> Any:
         if isinstance(ev, on.QemuGone) and s.phase is source.Phase.PERFORMED:
-            return source._doubt(replace(s, gone=True), at_once=True)
+            return source_ways.doubt(replace(s, gone=True), at_once=True)
         return step(s, ev)
 
     return bug

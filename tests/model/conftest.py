@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from sterna.migration.core import destination, source
+from sterna.migration.core import destination, source, source_ways
 
 
 @pytest.fixture
 def small_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty tries behave as one does, and cost fifty times the states."""
     monkeypatch.setattr(source, "TRIES_MAX", 1)
-    monkeypatch.setattr(source, "ASK_S", (1.0,))
+    monkeypatch.setattr(source_ways, "ASK_S", (1.0,))
     monkeypatch.setattr(destination, "TRIES_MAX", 1)
 
 

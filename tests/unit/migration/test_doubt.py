@@ -12,7 +12,7 @@ from sterna.guest.states import State
 from sterna.migration import asking
 from sterna.migration.cookie import Cookie, Own
 from sterna.migration.core import events as on
-from sterna.migration.core import source
+from sterna.migration.core import source, source_state, source_ways
 from sterna.migration.core.effects import (
     Answer,
     Ask,
@@ -90,7 +90,7 @@ def _migrated() -> source.StopReason:
 
 def test_it_asks_on_with_growing_pauses() -> None:
     state, _ = play(performed(), CLOSED)
-    for pause in (*source.ASK_S, source.ASK_S[-1]):
+    for pause in (*source_state.ASK_S, source_state.ASK_S[-1]):
         state, effects = play(state, UNTOLD)
         assert effects == (SetTimer(Timer.ASK, pause),)
         state, effects = play(state, on.TimerFired(Timer.ASK))
@@ -205,7 +205,7 @@ async def test_a_controller_that_lies_after_finish(tmp_path: Path) -> None:
 async def test_a_destination_that_is_away_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "ASK_S", (0.0,))
+    monkeypatch.setattr(source_ways, "ASK_S", (0.0,))
     async with pair(tmp_path) as two:
         await two.finish(await two.performed())
         two.peers.reachable = False

@@ -12,7 +12,7 @@ from sterna.errors import OperationFailed, OperationInvalid, SternaError
 from sterna.guest.states import ShutoffReason, State
 from sterna.migration import doubt, doubtful
 from sterna.migration.cookie import Cookie, Own, Step, format_cookie, parse_cookie
-from sterna.migration.core import source
+from sterna.migration.core import source_ways
 from sterna.migration.peers import Claim, Question
 from sterna.migration.service import Host, Migrations
 from sterna.rpc.enums import MigrateFlag
@@ -224,7 +224,7 @@ async def test_what_could_not_be_written_is_asked_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mark without a driver must not keep a guest from its host for ever. (L2)"""
-    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
+    monkeypatch.setattr(source_ways, "GONE_ASK_S", 0.0)
     async with pair(tmp_path) as two:
         await two.source.registry.define(domain_xml())
         await two.guest.destroy()
@@ -255,8 +255,8 @@ async def test_a_guest_that_is_still_being_sent_does_not_come_back(tmp_path: Pat
 async def test_a_source_whose_qemu_dies_in_doubt_asks_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "ASK_S", (0.0,))
-    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
+    monkeypatch.setattr(source_ways, "ASK_S", (0.0,))
+    monkeypatch.setattr(source_ways, "GONE_ASK_S", 0.0)
     async with pair(tmp_path) as two:
         await two.source.registry.define(domain_xml())
         guest = two.guest
@@ -284,7 +284,7 @@ async def test_a_daemon_that_comes_back_without_the_qemu_asks(
     tmp_path: Path, committed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The source's whole host died, as the guest was on its way with its definition."""
-    monkeypatch.setattr(source, "GONE_ASK_S", 0.0)
+    monkeypatch.setattr(source_ways, "GONE_ASK_S", 0.0)
     async with pair(tmp_path) as two:
         await two.source.registry.define(domain_xml())
         cookie = await two.performed(LIVE | MigrateFlag.UNDEFINE_SOURCE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from sterna.migration.core import events as on
-from sterna.migration.core import source
+from sterna.migration.core import source, source_state
 from sterna.migration.core.effects import (
     Answer,
     EndJob,
@@ -212,9 +212,9 @@ def test_taken_back_while_a_lock_is_still_held_there() -> None:
     played = play(
         *PERFORMED, confirms(cancelled=True, proof=Proof.NONE), on.Stored(Record.TAKEN_BACK)
     )
-    for _ in range(source.TRIES_MAX):
+    for _ in range(source_state.TRIES_MAX):
         played = played.then(refused)
-        assert played.effects == (SetTimer(Timer.RETRY, source.RETRY_S),)
+        assert played.effects == (SetTimer(Timer.RETRY, source_state.RETRY_S),)
         played = played.then(on.TimerFired(Timer.RETRY))
         assert played.effects == (Qmp(QmpOp.CONT),)
     played = played.then(refused)
@@ -352,7 +352,7 @@ def test_a_stall_is_cancelled(before: tuple[on.SourceEvent, ...]) -> None:
         assert played.effects[0] == Qmp(QmpOp.PROGRESS)
         played = played.then(answer)
     assert played.state.idle == 2
-    for _ in range(source.PATIENCE - 2):
+    for _ in range(source_state.PATIENCE - 2):
         played = played.then(on.TimerFired(Timer.STALL)).then(moved)
     assert Qmp(QmpOp.CANCEL) in played.then(on.TimerFired(Timer.STALL)).effects
     assert played.state.failure is None
@@ -361,7 +361,7 @@ def test_a_stall_is_cancelled(before: tuple[on.SourceEvent, ...]) -> None:
 def test_a_qemu_that_hangs_is_asked_once() -> None:
     """Its monitor would be full of looks by the time it wakes up."""
     played = play(*COPYING, on.TimerFired(Timer.STALL))
-    for _ in range(source.PATIENCE - 1):
+    for _ in range(source_state.PATIENCE - 1):
         played = played.then(on.TimerFired(Timer.STALL))
         assert Qmp(QmpOp.PROGRESS) not in played.effects
     cancelled = played.then(on.TimerFired(Timer.STALL))

@@ -14,7 +14,6 @@ from typing import Final
 from sterna.migration.core import events as on
 from sterna.migration.core.effects import (
     Answer,
-    Ask,
     ClearTimer,
     EndJob,
     Kill,
@@ -22,7 +21,6 @@ from sterna.migration.core.effects import (
     Refuse,
     SetTimer,
     Show,
-    SourceEffect,
     StopReason,
     Store,
     Undefine,
@@ -32,10 +30,7 @@ from sterna.migration.core.effects import (
 )
 from sterna.migration.core.records import Record
 from sterna.migration.core.source_state import (
-    ASK_S,
     CANCEL_S,
-    CONFIRM_S,
-    GONE_ASK_S,
     LOOK_S,
     PATIENCE,
     RETRY_S,
@@ -46,9 +41,22 @@ from sterna.migration.core.source_state import (
     confirmed,
     explained,
     out_of_turn,
-    told,
     too_late,
     verdict,
+)
+from sterna.migration.core.source_ways import (
+    Step,
+    ask,
+    cancel,
+    decided,
+    doubt,
+    end,
+    look,
+    moved,
+    performed,
+    restore,
+    untold,
+    unwind,
 )
 from sterna.migration.core.words import (
     Failure,
@@ -60,8 +68,6 @@ from sterna.migration.core.words import (
 )
 
 __all__ = ["Phase", "Source", "Verdict", "begin", "recovered", "step", "verdict"]
-
-Step = tuple[Source, tuple[SourceEffect, ...]]
 
 
 def begin(guest: str, link: int, *, live: bool, running: bool, patience: int = PATIENCE) -> Step:
@@ -101,13 +107,13 @@ def _recovered(s: Source, record: Record | None, status: Status | None) -> Step:
     if record is Record.HANDED_OVER:
         return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
     if record is Record.TAKEN_BACK:
-        return _unwind(s)
+        return unwind(s)
     if status is Status.COMPLETED:
-        return _doubt(s)
+        return doubt(s)
     if status in (None, Status.FAILED, Status.CANCELLED):
-        return _unwind(s)
+        return unwind(s)
     lost = Failure(FailureKind.FAILED, f"the daemon that migrated domain '{s.guest}' has ended")
-    return _cancel(s, lost)
+    return cancel(s, lost)
 
 
 def step(s: Source, ev: on.SourceEvent) -> Step:
@@ -120,13 +126,13 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
         case on.AbortCalled():
             return _abort_called(s, ev.call)
         case on.AskCalled() if s.phase is Phase.IN_DOUBT:
-            return _ask(replace(s, unheard=0))
+            return ask(replace(s, unheard=0))
         case on.Forced():
             return _forced(s, ev)
         case on.Told(decision=decision) if s.phase is Phase.IN_DOUBT:
-            return _decided(replace(s, asking=False), taken_back=decision is Record.ABORTED)
+            return decided(replace(s, asking=False), taken_back=decision is Record.ABORTED)
         case on.Untold(why=why) if s.phase is Phase.IN_DOUBT:
-            return _untold(replace(s, asking=False), why)
+            return untold(replace(s, asking=False), why)
         case on.UserPaused(by_controller=False):
             return replace(s, shall_run=False), ()
         case on.GuestBroke(text=text):
@@ -164,7 +170,7 @@ def _perform_called(s: Source, ev: on.PerformCalled) -> Step:
         # Whoever did Begin owns the job (L7), and its end cancels what it drives (I12).
         return s, (Refuse(ev.call, out_of_turn(s)),)
     if s.failure is not None:
-        return _end(replace(s, perform=ev.call))
+        return end(replace(s, perform=ev.call))
     s = replace(s, phase=Phase.RECORDING, perform=ev.call, asks=ev.asks)
     return s, (Store(Record.PERFORMING),)
 
@@ -180,15 +186,15 @@ def _confirm_called(s: Source, ev: on.ConfirmCalled) -> Step:
         return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
     s = replace(s, confirm=ev.call, said_cancelled=ev.cancelled)
     if said is Verdict.ASK:
-        return _doubt(s, at_once=True) if s.phase is Phase.PERFORMED else _ask(s)
-    return _decided(s, taken_back=said is Verdict.TAKE_BACK)
+        return doubt(s, at_once=True) if s.phase is Phase.PERFORMED else ask(s)
+    return decided(s, taken_back=said is Verdict.TAKE_BACK)
 
 
 def _forced(s: Source, ev: on.Forced) -> Step:
     if s.phase is not Phase.IN_DOUBT:
         text = f"domain '{s.guest}' is not in doubt"
         return s, (Refuse(ev.call, Failure(FailureKind.REFUSED, text)),)
-    s, effects = _decided(s, taken_back=ev.taken_back)
+    s, effects = decided(s, taken_back=ev.taken_back)
     return s, (*effects, Answer(ev.call))
 
 
@@ -200,7 +206,7 @@ def _abort_called(s: Source, call: int) -> Step:
         case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
             return replace(s, failure=s.failure or canceled, aborts=(*s.aborts, call)), ()
         case Phase.COPYING | Phase.SWITCHING:
-            return _cancel(replace(s, aborts=(*s.aborts, call)), canceled)
+            return cancel(replace(s, aborts=(*s.aborts, call)), canceled)
         case Phase.CANCELLING | Phase.EXPLAINING | Phase.RESUMING | Phase.RESTORING:
             if s.confirm is None:
                 return replace(s, aborts=(*s.aborts, call)), ()
@@ -219,7 +225,7 @@ def _controller_closed(s: Source) -> Step:
         case Phase.BEGUN:
             return replace(s, phase=Phase.ENDED), (EndJob(False),)
         case Phase.PERFORMED:
-            return _doubt(s)
+            return doubt(s)
     return _give_up(s, lost)
 
 
@@ -229,7 +235,7 @@ def _give_up(s: Source, failure: Failure) -> Step:
         case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
             return replace(s, failure=s.failure or failure), ()
         case Phase.COPYING | Phase.SWITCHING:
-            return _cancel(s, failure)
+            return cancel(s, failure)
     return s, ()
 
 
@@ -239,17 +245,17 @@ def _give_up(s: Source, failure: Failure) -> Step:
 def _stored(s: Source, ev: on.Stored | on.StoreFailed) -> Step:
     match s.phase, ev:
         case Phase.RECORDING, on.StoreFailed(why=why):
-            return _end(replace(s, failure=s.failure or Failure(FailureKind.FAILED, why)))
+            return end(replace(s, failure=s.failure or Failure(FailureKind.FAILED, why)))
         case Phase.RECORDING, _:
             if s.failure is not None:
-                return _end(s)
+                return end(s)
             return replace(s, phase=Phase.CONFIGURING), (Qmp(QmpOp.CONFIGURE),)
         # From here a store that fails is the driver's to report. The verdict is not ours to
         # take back, and QEMU itself shows a restarted daemon what was done.
         case Phase.HANDING_OVER, _:
             return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
         case Phase.TAKING_BACK, _:
-            return _unwind(s)
+            return unwind(s)
     return s, ()
 
 
@@ -257,32 +263,32 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
     match s.phase, ev.op:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
             if s.failure is not None:
-                return _unwind(s)
+                return unwind(s)
             if not s.live and not s.stopped:
                 return replace(s, phase=Phase.PAUSING), (Qmp(QmpOp.STOP),)
             return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
         case Phase.PAUSING, QmpOp.STOP:
             if s.failure is not None:
-                return _unwind(s)
+                return unwind(s)
             return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
         case Phase.STARTING, QmpOp.MIGRATE:
             s = replace(s, phase=Phase.COPYING)
             if s.failure is not None:
-                return _cancel(s, s.failure)
+                return cancel(s, s.failure)
             return s, (SetTimer(Timer.STALL, LOOK_S),)
         case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
             if ev.status in _LATE:
                 return _status(s, ev.status)  # its event was lost with a monitor's hiccup
-            return _moved(replace(s, looking=False), ev.value)
+            return moved(replace(s, looking=False), ev.value)
         case Phase.CANCELLING, QmpOp.EXPLAIN:
             if ev.status in (None, Status.CANCELLED, Status.FAILED, Status.COMPLETED):
                 return _status(s, ev.status or Status.CANCELLED)
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
-            return _unwind(explained(s, ev.text))
+            return unwind(explained(s, ev.text))
         case Phase.RESUMING, QmpOp.CONT:
-            return _restore(replace(s, stopped=False))
+            return restore(replace(s, stopped=False))
         case Phase.RESTORING, QmpOp.RESTORE:
-            return _end(s)
+            return end(s)
     return s, ()
 
 
@@ -290,27 +296,27 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
     failure = s.failure or Failure(FailureKind.FAILED, ev.text, ev.code)
     match s.phase, ev.op:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
-            return _unwind(replace(s, failure=failure))
+            return unwind(replace(s, failure=failure))
         case Phase.PAUSING, QmpOp.STOP:
             # It may have stopped all the same, so `cont` must follow.
-            return _unwind(replace(s, failure=failure, stopped=True))
+            return unwind(replace(s, failure=failure, stopped=True))
         case Phase.STARTING, QmpOp.MIGRATE:
             if ev.why is QmpWhy.REFUSED:
-                return _unwind(replace(s, failure=failure))
-            return _cancel(s, failure)
+                return unwind(replace(s, failure=failure))
+            return cancel(s, failure)
         case Phase.SWITCHING, QmpOp.CONTINUE:
-            return _cancel(s, failure)
+            return cancel(s, failure)
         case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
             return replace(s, looking=False), ()
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
-            return _unwind(explained(s, ""))
+            return unwind(explained(s, ""))
         case Phase.RESUMING, QmpOp.CONT:
             if s.tries < TRIES_MAX:
                 return replace(s, tries=s.tries + 1), (SetTimer(Timer.RETRY, RETRY_S),)
-            s, effects = _restore(replace(s, failure=failure))
+            s, effects = restore(replace(s, failure=failure))
             return s, (Show(View.STUCK), *effects)
         case Phase.RESTORING, QmpOp.RESTORE:
-            return _end(s)
+            return end(s)
     return s, ()
 
 
@@ -321,7 +327,7 @@ _LATE: Final = (Status.PRE_SWITCHOVER, Status.COMPLETED, Status.FAILED, Status.C
 def _status(s: Source, status: Status) -> Step:
     match s.phase, status:
         case Phase.STARTING, Status.PRE_SWITCHOVER if s.failure is not None:
-            return _cancel(s, s.failure)
+            return cancel(s, s.failure)
         case ((Phase.STARTING | Phase.COPYING), Status.PRE_SWITCHOVER):
             # (A small guest may be here before the reply to `migrate` is.) The guest stands
             # from here to the end, so nothing may come between. (I11)
@@ -331,14 +337,14 @@ def _status(s: Source, status: Status) -> Step:
             (Phase.COPYING | Phase.SWITCHING | Phase.CANCELLING | Phase.STARTING),
             Status.COMPLETED,
         ):
-            return _performed(replace(s, stopped=True))
+            return performed(replace(s, stopped=True))
         case ((Phase.COPYING | Phase.SWITCHING), (Status.FAILED | Status.CANCELLED)):
             return replace(s, phase=Phase.EXPLAINING), (
                 ClearTimer(Timer.STALL),
                 Qmp(QmpOp.EXPLAIN),
             )
         case Phase.CANCELLING, (Status.FAILED | Status.CANCELLED):
-            s, effects = _unwind(s)
+            s, effects = unwind(s)
             return s, (ClearTimer(Timer.CANCEL), *effects)
     return s, ()
 
@@ -366,7 +372,7 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
 def _timer_fired(s: Source, timer: Timer) -> Step:
     match s.phase, timer:
         case ((Phase.COPYING | Phase.SWITCHING), Timer.STALL):
-            return _look(s)
+            return look(s)
         case Phase.CANCELLING, Timer.CANCEL:
             # QEMU hangs. Who waits is told so; we ask on until it speaks or dies. (I10)
             slow = Failure(
@@ -378,110 +384,11 @@ def _timer_fired(s: Source, timer: Timer) -> Step:
             return replace(s, perform=None, aborts=()), (*refusals, *again)
         case Phase.PERFORMED, Timer.CONFIRM:
             # A controller that lives and says nothing must not keep the guest for ever. (L2)
-            return _doubt(s)
+            return doubt(s)
         case Phase.IN_DOUBT, Timer.ASK:
-            return _ask(s)
+            return ask(s)
         case Phase.RESUMING, Timer.RETRY:
             if not s.shall_run:
-                return _restore(s)
+                return restore(s)
             return s, (Qmp(QmpOp.CONT),)
     return s, ()
-
-
-# -- ways -----------------------------------------------------------------------------------------
-
-
-def _look(s: Source) -> Step:
-    """A second has gone by. A peer that takes nothing, or a QEMU that hangs, ends it. (I12)"""
-    if s.idle >= s.patience:
-        text = f"migration of domain '{s.guest}' stalled: no data has moved for {s.patience} s"
-        return _cancel(s, Failure(FailureKind.FAILED, text))
-    s, ask = replace(s, idle=s.idle + 1), not s.looking
-    looks = (Qmp(QmpOp.PROGRESS),) if ask else ()
-    return replace(s, looking=True), (*looks, SetTimer(Timer.STALL, LOOK_S))
-
-
-def _moved(s: Source, bytes_moved: int) -> Step:
-    if bytes_moved > s.moved:
-        return replace(s, moved=bytes_moved, idle=0), ()
-    return s, ()
-
-
-def _cancel(s: Source, failure: Failure) -> Step:
-    return replace(s, phase=Phase.CANCELLING, failure=s.failure or failure), (
-        ClearTimer(Timer.STALL),
-        Qmp(QmpOp.CANCEL),
-        SetTimer(Timer.CANCEL, CANCEL_S),
-    )
-
-
-def _performed(s: Source) -> Step:
-    """Everything is out. An abort that came too late is told so, and the migration goes on."""
-    refusals: list[SourceEffect] = [Refuse(call, too_late(s)) for call in s.aborts]
-    clear = (ClearTimer(Timer.STALL), ClearTimer(Timer.CANCEL))
-    if s.link is None or s.perform is None:
-        # Nobody will drive this on, and the destination has all it needs to run. (L5)
-        if s.perform is not None:
-            refusals.append(Refuse(s.perform, told(s)))
-        s, effects = _doubt(replace(s, perform=None, aborts=(), failure=None))
-        return s, (*clear, *refusals, *effects)
-    done = replace(s, phase=Phase.PERFORMED, perform=None, aborts=(), failure=None)
-    return done, (Answer(s.perform), *clear, *refusals, SetTimer(Timer.CONFIRM, CONFIRM_S))
-
-
-def _doubt(s: Source, *, at_once: bool = False) -> Step:
-    """The destination may run the guest by now: only its own word frees us. (L5)"""
-    s = replace(s, phase=Phase.IN_DOUBT)
-    effects: tuple[SourceEffect, ...] = (SetTimer(Timer.ASK, GONE_ASK_S),)
-    if at_once or not s.gone:
-        s, effects = _ask(s)
-    return s, (ClearTimer(Timer.CONFIRM), Show(View.IN_DOUBT), *effects)
-
-
-def _ask(s: Source) -> Step:
-    if s.asking or not s.asks:
-        return s, ()
-    return replace(s, asking=True), (ClearTimer(Timer.ASK), Ask())
-
-
-def _untold(s: Source, why: str) -> Step:
-    """Ask again later. A controller that waits is told how it is."""
-    again = SetTimer(Timer.ASK, ASK_S[s.unheard])
-    unheard = min(s.unheard + 1, len(ASK_S) - 1)
-    call, s = s.confirm, replace(s, unheard=unheard, confirm=None)
-    if call is None:
-        return s, (again,)
-    text = (
-        f"nobody knows yet whether domain '{s.guest}' runs at its destination: {why}; it is held"
-        " paused here and the destination is asked again until it answers"
-    )
-    return s, (again, Refuse(call, Failure(FailureKind.FAILED, text)))
-
-
-def _decided(s: Source, *, taken_back: bool) -> Step:
-    clear = (ClearTimer(Timer.CONFIRM), ClearTimer(Timer.ASK), Unwatch())
-    if taken_back:
-        return replace(s, phase=Phase.TAKING_BACK), (*clear, Store(Record.TAKEN_BACK))
-    return replace(s, phase=Phase.HANDING_OVER), (*clear, Store(Record.HANDED_OVER))
-
-
-def _unwind(s: Source) -> Step:
-    """It will not move. Run again if the CPUs stand and should not; then clean up."""
-    if s.gone:
-        return _end(s)
-    if s.stopped and s.shall_run:
-        return replace(s, phase=Phase.RESUMING), (Qmp(QmpOp.CONT),)
-    return _restore(s)
-
-
-def _restore(s: Source) -> Step:
-    return replace(s, phase=Phase.RESTORING), (Qmp(QmpOp.RESTORE),)
-
-
-def _end(s: Source) -> Step:
-    answers: list[SourceEffect] = [Answer(call) for call in s.aborts]
-    answers += confirmed(s, is_here=True)
-    if s.perform is not None:
-        answers.append(Refuse(s.perform, told(s)))
-    s = replace(s, phase=Phase.ENDED, perform=None, confirm=None, aborts=())
-    return s, (Unwatch(), EndJob(False), *answers)
