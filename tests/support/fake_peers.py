@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from uuid import UUID
 
 from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
+from sterna.migration.remote import Remote
 from sterna.migration.service import Migrations
 
 
@@ -38,6 +40,9 @@ class FakePeers:
         [claimer] = [uuid for uuid, host in self.hosts.items() if host is not holder]
         places = (self.place,) if self.place else ()
         return await holder.custody.release(replace(claim, host=claimer, places=places), "claimer")
+
+    def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
+        raise NotImplementedError(f"nobody drives anything to {uri} here")
 
     async def own_place(self) -> str | None:
         return self.place

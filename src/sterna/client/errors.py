@@ -16,11 +16,13 @@ class ConnectionFailed(RpcError):
 
     Attributes:
         host: the URI as the user wrote it.
+        why: what went wrong, without it.
     """
 
     def __init__(self, host: str, why: str) -> None:
         super().__init__(f"cannot talk to {host}: {why}")
         self.host = host
+        self.why = why
 
 
 class MigrationFailed(OperationFailed):

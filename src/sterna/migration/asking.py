@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from sterna.migration.cookie import Cookie
 from sterna.migration.peers import Question
-from sterna.migration.uri import Endpoint, bracketed
+from sterna.migration.uri import bracketed
 
 
-def question(id: str, guest: UUID, cookie: Cookie, target: Endpoint) -> Question | None:
+def question(id: str, guest: UUID, cookie: Cookie, hosts: Iterable[str]) -> Question | None:
     """What to ask a destination whose second cookie this is; None if it cannot be asked.
 
-    Where the data goes is a name of the destination that is known to work from here, so it is
-    tried, too, should the name that the destination has for itself not be.
+    `hosts` are names of the destination that are known to work from here, for that is where its
+    daemon or its QEMU is reached; they are tried, too, should its own name for itself not be.
     """
     if cookie.own is None or cookie.own.asks is None:
         return None
@@ -25,8 +25,8 @@ def question(id: str, guest: UUID, cookie: Cookie, target: Endpoint) -> Question
         port = urlsplit(cookie.own.asks).port
     except ValueError:
         port = None
-    if target.scheme == "tcp" and port is not None:
-        places.append(f"tcp://{bracketed(target.host)}:{port}")
+    if port is not None:
+        places += [f"tcp://{bracketed(host)}:{port}" for host in hosts if host]
     return Question(id, guest, cookie.host_uuid, tuple(dict.fromkeys(places)))
 
 

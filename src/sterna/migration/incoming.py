@@ -38,6 +38,7 @@ from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
+from sterna.migration.tunnel import FD_NAME, TunnelEnd
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -70,10 +71,11 @@ DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.Dest
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What the incoming QEMU is told: where to listen, with which capabilities."""
+    """Where the incoming QEMU listens; with a `tunnel` the data comes through that instead."""
 
     uri: str
     release_port: Callable[[], None]
+    tunnel: TunnelEnd | None = None
 
 
 class Incoming(DestinationDriver):
@@ -302,6 +304,8 @@ class Incoming(DestinationDriver):
     def _end_job(self, *, succeeded: bool) -> None:
         self._unsubscribe()
         self.listening.release_port()
+        if self.listening.tunnel is not None and not succeeded:
+            self.listening.tunnel.close()
         self.guest.jobs.end(self.job)
         told = story.story(
             self.id,
@@ -430,8 +434,15 @@ class Incoming(DestinationDriver):
         self._originals = await qmp.original_parameters(qemu)
         self.job.data["parameters"] = self._originals
         self.capabilities = await qmp.supported_capabilities(qemu)
-        wanted = {"return-path", *self.request.capabilities}
+        wanted = {*self.request.capabilities}
+        tunnel = self.listening.tunnel
+        if tunnel is None:
+            wanted.add("return-path")
         await qmp.set_capabilities(qemu, self.capabilities, wanted)
         own = self.request.qemu_parameters(destination=True)
         await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
+        if tunnel is not None:
+            with tunnel.open() as sock:  # QEMU gets a copy
+                name = {"fdname": FD_NAME}
+                await qemu.execute("getfd", name, fds=(sock.fileno(),), timeout_s=MONITOR_S)
         await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=MONITOR_S)

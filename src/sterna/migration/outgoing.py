@@ -32,6 +32,7 @@ from sterna.migration.driver import outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import MIB, Request
 from sterna.migration.peers import Peers, Question
+from sterna.migration.tunnel import Tunnel
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -65,7 +66,8 @@ class Way:
     """How a guest goes: where to, to whom, and how fast.
 
     `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
-    how it is asked what it decided; `hostname`: what it calls itself.
+    how it is asked what it decided; `hostname`: what it calls itself; `tunnel`: through the
+    connection between the daemons, and not to the target.
     """
 
     target: uri.Endpoint
@@ -73,6 +75,7 @@ class Way:
     speed_mib: int
     question: Question | None
     hostname: str
+    tunnel: Tunnel | None = None
 
 
 class Outgoing(Doubtful):
@@ -386,7 +389,9 @@ class Outgoing(Doubtful):
         self._have = await qmp.supported_capabilities(qemu)
         # Not pause-before-switchover: a cancel that meets it as it begins hangs QEMU 7.2 for ever,
         # with its guest stopped; and a guest would stand until we have said a word. (L2, W5)
-        wanted = {"return-path", *request.capabilities}
+        wanted = {*request.capabilities}
+        if way.tunnel is None:
+            wanted.add("return-path")
         if MigrateFlag.AUTO_CONVERGE in request.flags:
             wanted.add("auto-converge")
         await qmp.set_capabilities(qemu, self._have, wanted)
@@ -399,7 +404,10 @@ class Outgoing(Doubtful):
                 **request.qemu_parameters(destination=False),
             },
         )
-        self._socket = await transports.connect(way.target, silence_s=self._silence_s)
+        if way.tunnel is not None:
+            self._socket = way.tunnel.open()
+        else:
+            self._socket = await transports.connect(way.target, silence_s=self._silence_s)
 
     async def _migrate(self) -> None:
         if self._socket is None:

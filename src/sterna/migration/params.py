@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sterna.errors import InvalidArg, OperationUnsupported, Overflow
+from sterna.errors import ArgumentUnsupported, InvalidArg, OperationUnsupported, Overflow
 from sterna.migration.flags import checked
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
@@ -65,6 +65,7 @@ class Request:
         bandwidth_mib: MiB/s; 0 keeps the speed set before.
         compression: methods, "xbzrle" or "mt".
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
+        params: all of it as it came, for a source that passes it on.
     """
 
     flags: MigrateFlag
@@ -76,6 +77,7 @@ class Request:
     listen_address: str | None = None
     compression: frozenset[str] = frozenset()
     tuning: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    params: tuple[TypedParam, ...] = ()
 
     def __post_init__(self) -> None:
         if self.bandwidth_mib > BANDWIDTH_MIB_MAX:
@@ -104,8 +106,12 @@ def from_plain(
 ) -> Request:
     """A request in the plain form (procedures 213 to 218). Raises: as `flags.checked`; Overflow."""
     bits = checked(flags, function)
+    if uri:
+        _refuse_in_tunnel(bits, ("migrate_uri",))
+    speed = (TypedParam("bandwidth", int(ParamType.ULLONG), resource),) if resource else ()
     return Request(
         bits,
+        params=speed,
         migrate_uri=uri or None,
         name=dname or None,
         xml=xml or None,
@@ -126,6 +132,7 @@ def from_typed(
     `flags.checked`; OperationUnsupported (84) for ways of migrating that Sterna does not have.
     """
     bits = checked(flags, function)
+    params = tuple(params)
     single: dict[str, Any] = {}
     repeated: dict[str, list[Any]] = {name: [] for name in _REPEATED}
     for param in params:
@@ -136,6 +143,7 @@ def from_typed(
             raise InvalidArg(f"parameter '{param.field}' occurs multiple times")
         else:
             single[param.field] = param.value
+    _refuse_in_tunnel(bits, single)
     if repeated["migrate_disks"] or single.get("disks_port") or single.get("disks_uri"):
         raise OperationUnsupported(
             "migration with non-shared storage is not supported by this host"
@@ -145,6 +153,7 @@ def from_typed(
     compression = _compression(bits, repeated["compression"])
     return Request(
         bits,
+        params=params,
         migrate_uri=single.get("migrate_uri") or None,
         name=single.get("destination_name") or None,
         xml=single.get("destination_xml") or None,
@@ -154,6 +163,22 @@ def from_typed(
         compression=compression,
         tuning=_tuning(bits, compression, single, at_source=at_source),
     )
+
+
+_NOT_IN_TUNNEL: Final = {
+    "migrate_uri": "migration URI",
+    "listen_address": "listen address",
+    "disks_port": "disk port address",
+}
+
+
+def _refuse_in_tunnel(flags: MigrateFlag, given: Iterable[str]) -> None:
+    """Nothing listens anywhere for a tunnelled migration. Raises: ArgumentUnsupported (74)."""
+    if MigrateFlag.TUNNELLED in flags:
+        for name in given:
+            if name in _NOT_IN_TUNNEL:
+                text = f"{_NOT_IN_TUNNEL[name]} is not supported by tunnelled migration"
+                raise ArgumentUnsupported(text)
 
 
 def _check_type(param: TypedParam) -> None:

@@ -6,10 +6,12 @@ question needs no controller. The design is in docs/explanation/asking.md.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from sterna.migration.remote import Remote
 from sterna.store.ports import Verdict
 
 
@@ -87,6 +89,13 @@ class Peers(Protocol):
 
         Raises: NoAnswer.
         """
+
+    def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
+        """A session with the daemon at a libvirt connection URI, as seen from this host.
+
+        Raises: SternaError, why there is none.
+        """
+        ...
 
     async def own_place(self) -> str | None:
         """Where this host answers such questions, `tcp://HOST:PORT`; from then on it does, also

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from sterna.config import parse_domain
-from sterna.errors import InternalError, OperationFailed, OperationInvalid
+from sterna.errors import InternalError, InvalidArg, OperationFailed, OperationInvalid
 from sterna.guest.actor import Guest
 from sterna.guest.jobs import Job, Operation
 from sterna.guest.jobstats import JobStats
@@ -35,6 +35,7 @@ from sterna.migration.custody import Custody
 from sterna.migration.incoming import Incoming, Listening
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
+from sterna.migration.tunnel import FD_NAME, Download, TunnelEnd
 from sterna.rpc.enums import MigrateFlag
 from sterna.store.ports import Verdict
 
@@ -63,14 +64,25 @@ class Receiving:
         incoming.go_on()
 
     async def prepare(
-        self, link: ClientLink, request: Request, xml: str, cookie_in: bytes
+        self,
+        link: ClientLink,
+        request: Request,
+        xml: str,
+        cookie_in: bytes,
+        *,
+        download: Download | None = None,
     ) -> Prepared:
         """Phase 2, on the destination: launch a QEMU that waits for the guest.
 
-        It dies with `link` until Finish has started it.
+        It dies with `link` until Finish has started it. In a tunnelled migration its data comes by
+        `download`.
 
         Raises: why it cannot come here; nothing is left then.
         """
+        if (MigrateFlag.TUNNELLED in request.flags) is not (download is not None):
+            raise InvalidArg("a tunnelled migration, and no other, is prepared with a stream")
+        work = self._registry.surroundings.work
+        tunnel = TunnelEnd(download, work) if download is not None else None
         cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
         definition = parse_domain(xml)
         if definition.uuid is None:
@@ -96,12 +108,12 @@ class Receiving:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
             with contextlib.ExitStack() as undo:
                 undo.callback(guest.jobs.end, job)
-                plan = self._plan(request)
+                plan = self._plan(request, tunnelled=tunnel is not None)
                 undo.pop_all()
         except BaseException:
             guest.forget_if_nothing()
             raise
-        listening = Listening(plan.listen, lambda: self._release(plan.port))
+        listening = Listening(plan.listen, lambda: self._release(plan.port), tunnel)
         incoming = Incoming(
             *(id, guest, job, request),
             definition=definition,
@@ -182,7 +194,9 @@ class Receiving:
     def _incoming_of(self, id: str) -> Incoming | None:
         return next((incoming for incoming in self._incoming.values() if incoming.id == id), None)
 
-    def _plan(self, request: Request) -> uri.Incoming:
+    def _plan(self, request: Request, *, tunnelled: bool) -> uri.Incoming:
+        if tunnelled:
+            return uri.Incoming(f"fd:{FD_NAME}", None, None)
         anywhere = transports.any_address()
         address = request.listen_address or self._host.address
         return uri.plan_incoming(

@@ -39,6 +39,7 @@ from sterna.migration.outgoing import Outgoing, Way
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
+from sterna.migration.tunnel import Tunnel
 from sterna.rpc.enums import MigrateFlag
 
 log = logging.getLogger("sterna.migration")
@@ -91,15 +92,27 @@ class Sending:
         return Begun(format_cookie(cookie), xml)
 
     async def perform(
-        self, guest: Guest, link: ClientLink, request: Request, cookie_in: bytes
+        self,
+        guest: Guest,
+        link: ClientLink,
+        request: Request,
+        cookie_in: bytes,
+        *,
+        tunnel: Tunnel | None = None,
+        peer_host: str = "",
     ) -> bytes:
         """Phase 3, on the source: send everything. Returns when all is out.
+
+        With a `tunnel` it goes through that; `peer_host` is where the destination's daemon is
+        reached, if this host drives the migration.
 
         Raises: why it failed, with what the guest does now; it runs on here then.
         """
         outgoing = self._outgoing.get(guest.uuid)
         try:
-            cookie, target = self._check_perform(guest, outgoing, request, cookie_in)
+            cookie, target = self._check_perform(
+                guest, outgoing, request, cookie_in, tunnelled=tunnel is not None
+            )
         except SternaError:
             # No Confirm follows a Perform that failed, so nobody else gives the job back. (L7)
             if outgoing is not None:
@@ -115,8 +128,9 @@ class Sending:
             target,
             foreign=cookie.own is None,
             speed_mib=self.controls.speed_mib(guest),
-            question=asking.question(outgoing.id, guest.uuid, cookie, target),
+            question=asking.question(outgoing.id, guest.uuid, cookie, (target.host, peer_host)),
             hostname=cookie.hostname,
+            tunnel=tunnel,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
@@ -244,12 +258,21 @@ class Sending:
         )
 
     def _check_perform(
-        self, guest: Guest, outgoing: Outgoing | None, request: Request, cookie_in: bytes
+        self,
+        guest: Guest,
+        outgoing: Outgoing | None,
+        request: Request,
+        cookie_in: bytes,
+        *,
+        tunnelled: bool,
     ) -> tuple[Cookie, uri.Endpoint]:
         cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
-        if request.migrate_uri is None:
+        if tunnelled:
+            target = uri.Endpoint("tunnel")
+        elif request.migrate_uri is None:
             raise InternalError("missing migration URI")
-        target = uri.parse(request.migrate_uri)
+        else:
+            target = uri.parse(request.migrate_uri)
         if outgoing is None and MigrateFlag.CHANGE_PROTECTION in request.flags:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
         check_guest(cookie, guest.name, guest.uuid)

@@ -15,6 +15,7 @@ from sterna.guest.registry import Registry
 from sterna.migration.answers import Host
 from sterna.migration.custody import Custody
 from sterna.migration.doubtful import Doubtful
+from sterna.migration.p2p import PeerToPeer
 from sterna.migration.peers import Peers
 from sterna.migration.receiving import Receiving
 from sterna.migration.sending import Sending
@@ -29,6 +30,7 @@ class Migrations:
         custody: who has which guest.
         source: the half that sends.
         destination: the half that receives.
+        peer_to_peer: drives what this host sends by itself.
     """
 
     def __init__(self, registry: Registry, host: Host, peers: Peers) -> None:
@@ -38,6 +40,7 @@ class Migrations:
         )
         self.source = Sending(registry, host, peers, self.custody.owners)
         self.destination = Receiving(registry, host, peers, self.custody)
+        self.peer_to_peer = PeerToPeer(registry, self.source, peers)
 
     def doubtful(self, guest: uuid.UUID) -> Doubtful | None:
         """The migration that may be in doubt, with a QEMU here or without."""

@@ -12,12 +12,14 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
 
 from sterna.errors import SternaError
 from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
+from sterna.migration.remote import Remote
 from sterna.rpc.asyncio_shell import ClientConnection, Limits
 from sterna.rpc.msg_decision import (
     GuestClaimArgs,
@@ -25,6 +27,7 @@ from sterna.rpc.msg_decision import (
     MigrationDecideArgs,
     MigrationDecideRet,
 )
+from sterna.server import remotes
 from sterna.server.decisions import QUESTION_BYTES_MAX, DecisionListener
 from sterna.server.logging import event
 from sterna.store.ports import Verdict
@@ -106,6 +109,10 @@ class HostPeers:
         self._uuid = uuid
         self._listener = listener
         self._answer_s = answer_s
+
+    def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
+        """See `Peers`."""
+        return remotes.session(uri)
 
     async def own_place(self) -> str | None:
         """See `Peers`."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sterna.migration.answers import Finished
 from sterna.migration.params import Request, from_plain, from_typed
 from sterna.migration.service import Migrations
+from sterna.rpc.asyncio_shell import Call
+from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_migration import (
     DomainMigrateBegin3Args,
@@ -31,6 +35,8 @@ from sterna.rpc.msg_migration import (
     DomainMigratePrepare3ParamsArgs,
     DomainMigratePrepare3ParamsRet,
     DomainMigratePrepare3Ret,
+    DomainMigratePrepareTunnel3ParamsRet,
+    DomainMigratePrepareTunnel3Ret,
     DomainMigrateSetCompressionCacheArgs,
     DomainMigrateSetMaxDowntimeArgs,
     DomainMigrateSetMaxSpeedArgs,
@@ -74,10 +80,7 @@ async def perform_params(
     session: Session, args: DomainMigratePerform3ParamsArgs
 ) -> DomainMigratePerform3ParamsRet:
     request = from_typed(args.params, flags=args.flags, function="qemuDomainMigratePerform3Params")
-    guest = find(session, args.dom)
-    cookie = await _migrations(session).source.perform(
-        guest, session.connection, request, args.cookie_in
-    )
+    cookie = await _perform(session, args, request)
     return DomainMigratePerform3ParamsRet(cookie_out=cookie)
 
 
@@ -139,10 +142,7 @@ async def perform(session: Session, args: DomainMigratePerform3Args) -> DomainMi
         xml=args.xmlin,
         function="qemuDomainMigratePerform3",
     )
-    guest = find(session, args.dom)
-    cookie = await _migrations(session).source.perform(
-        guest, session.connection, request, args.cookie_in
-    )
+    cookie = await _perform(session, args, request)
     return DomainMigratePerform3Ret(cookie_out=cookie)
 
 
@@ -166,6 +166,19 @@ async def confirm(session: Session, args: DomainMigrateConfirm3Args) -> None:
     await _confirm(session, args.dom, args.cookie_in, cancelled=args.cancelled)
 
 
+async def _perform(
+    session: Session,
+    args: DomainMigratePerform3Args | DomainMigratePerform3ParamsArgs,
+    request: Request,
+) -> bytes:
+    """One phase, or all five if this host shall drive them; no cookie comes of that."""
+    guest, migrations = find(session, args.dom), _migrations(session)
+    if MigrateFlag.PEER2PEER in request.flags:
+        await migrations.peer_to_peer.migrate(guest, request, args.dconnuri, args.cookie_in)
+        return b""
+    return await migrations.source.perform(guest, session.connection, request, args.cookie_in)
+
+
 async def _finish(session: Session, request: Request, cookie: bytes, *, cancelled: int) -> Finished:
     return await _migrations(session).destination.finish(
         session.connection, request, cookie, cancelled=bool(cancelled)
@@ -181,6 +194,41 @@ async def _confirm(session: Session, dom: Dom, cookie: bytes, *, cancelled: int)
 
 def _dom(finished: Finished) -> Dom:
     return Dom(finished.name, finished.uuid.bytes, finished.id)
+
+
+# -- through the connection ------------------------------------------------------------------------
+
+
+@handles("DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS", whole_call=True)
+async def prepare_tunnel_params(session: Session, call: Call) -> None:
+    args: Any = call.args
+    function = "qemuDomainMigratePrepareTunnel3Params"
+    request = from_typed(args.params, flags=args.flags, function=function, at_source=False)
+    cookie = await _prepare_tunnel(session, call, request, request.xml or "")
+    session.connection.reply(call, DomainMigratePrepareTunnel3ParamsRet(cookie_out=cookie))
+
+
+@handles("DOMAIN_MIGRATE_PREPARE_TUNNEL3", whole_call=True)
+async def prepare_tunnel(session: Session, call: Call) -> None:
+    args: Any = call.args
+    request = from_plain(
+        flags=args.flags,
+        dname=args.dname,
+        resource=args.resource,
+        function="qemuDomainMigratePrepareTunnel3",
+    )
+    cookie = await _prepare_tunnel(session, call, request, args.dom_xml)
+    session.connection.reply(call, DomainMigratePrepareTunnel3Ret(cookie_out=cookie))
+
+
+async def _prepare_tunnel(session: Session, call: Call, request: Request, xml: str) -> bytes:
+    """The stream is open before the guest is launched, so that its end is never missed."""
+    args: Any = call.args
+    stream = session.connection.open_stream(call)
+    prepared = await _migrations(session).destination.prepare(
+        session.connection, request, xml, args.cookie_in, download=stream
+    )
+    return prepared.cookie
 
 
 # -- beside ----------------------------------------------------------------------------------------
