@@ -77,7 +77,7 @@ class Request:
     listen_address: str | None = None
     compression: frozenset[str] = frozenset()
     tuning: dict[str, tuple[int, bool]] = field(default_factory=dict)
-    params: tuple[TypedParam, ...] = ()
+    params: tuple[TypedParam, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.bandwidth_mib > BANDWIDTH_MIB_MAX:

@@ -30,7 +30,6 @@ from sterna.migration.core.effects import (
 from sterna.migration.core.records import Record
 from sterna.migration.core.source import Phase, Source
 from sterna.migration.core.words import Proof, QmpOp, Status, Timer
-from sterna.migration.uri import Endpoint
 from support.fake_host import until
 from support.moving_pair import GUEST, pair
 
@@ -169,13 +168,13 @@ def test_a_destination_that_cannot_be_asked_is_waited_for() -> None:
 def test_the_question_is_made_of_the_second_cookie() -> None:
     own = Own("0b0a7e0e-7d0c-4b58-9a7e-0e7d0c4b589a", asks="tcp://hostb:49216")
     cookie = Cookie("g", GUEST, "hostb", UUID(int=2), own=own)
-    made = asking.question(own.id, GUEST, cookie, Endpoint("tcp", "10.0.0.2", 49152))
+    made = asking.question(own.id, GUEST, cookie, ("10.0.0.2", ""))
     assert made is not None
     assert made.places == ("tcp://hostb:49216", "tcp://10.0.0.2:49216")
     assert asking.from_record(own.id, GUEST, {"question": asking.to_record(made, "hostb")}) == made
-    assert asking.question(own.id, GUEST, cookie, Endpoint("unix", path="/x")) is not None
+    assert asking.question(own.id, GUEST, cookie, ()) is not None
     silent = Cookie("g", GUEST, "hostb", UUID(int=2), own=Own(own.id))
-    assert asking.question(own.id, GUEST, silent, Endpoint("unix", path="/x")) is None
+    assert asking.question(own.id, GUEST, silent, ()) is None
     assert asking.from_record(own.id, GUEST, {}) is None
 
 
