@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from model.restarts import deaths_within_a_step, restarts, waits_on
+from model.restarts import controller_exits, deaths_within_a_step, restarts, waits_on
 from model.world import (
     CD,
     CS,
@@ -77,7 +77,7 @@ def _network(w: World) -> Iterator[Move]:
     if w.c not in ("end", "gone") and link_of(w, w.c).state != "open":
         yield f"controller gives {w.c} up", client_hears(w, False)
     if w.c == "end":
-        yield "controller exits", _controller_exits(w, "closed")
+        yield "controller exits", controller_exits(w, "closed")
     if w.cs.state != "open" and not w.cs.told:
         yield "source sees its connection end", _told_source(w)
     if w.cd.state != "open" and not w.cd.told:
@@ -190,27 +190,29 @@ def _unawaited(commands: tuple[tuple[QmpOp, bool], ...], i: int) -> tuple[tuple[
 
 def _data(w: World) -> Iterator[Move]:
     q = w.qs
-    if not q.alive or q.hung:
+    if (not q.alive and not (w.tunnel and q.status == "done")) or q.hung:
         return
     listens = w.qd.life == "up" and w.qd.incoming
     if q.status == "active" and listens:
         yield "source QEMU stops its guest", switchover(w)
-    if q.status == "device" and listens and not w.qd.loaded and not w.qd.hung:
+    sent = q.status == "device" or (w.tunnel and q.status == "done")
+    if sent and listens and not w.qd.loaded and not w.qd.hung:
         loaded = w._replace(
             qd=w.qd._replace(loaded=True),
             d_out=(*w.d_out, on.StatusChanged(Status.COMPLETED)),
         )
         yield "destination QEMU has loaded all", loaded
-    if q.status == "device" and w.qd.loaded:
+    if q.status == "device" and (w.qd.loaded or w.tunnel):
         said = (*w.s_out, on.StatusChanged(Status.COMPLETED))
         yield "source QEMU completes", w._replace(qs=q._replace(status="done"), s_out=said)
-    if q.status in ("active", "device") and not listens:
+    if q.status in ("active", "device") and (not listens or (w.tunnel and w.cd.told)):
         yield "source QEMU finds the data connection broken", data_fails(w)
 
 
 def _exits(w: World) -> Iterator[Move]:
     """An incoming QEMU ends by itself when its stream breaks."""
     broken = w.qs.status in ("failed", "cancelled") or (not w.qs.alive and w.qs.status != "none")
+    broken = broken or (w.tunnel and w.cd.state != "open")
     if w.qd.life == "up" and w.qd.incoming and not w.qd.loaded and broken and not w.qd.hung:
         yield "destination QEMU exits: its stream broke", dest_qemu_ends(w)
 
@@ -274,9 +276,9 @@ def _faults(w: World) -> Iterator[Move]:
         yield from _break(spent, "silent", "falls silent")
     if w.question and kinds & {"cut", "silence"}:
         yield from _question_faults(w, spent)
-    if "die" in kinds and w.c != "gone":
-        yield "!controller is killed", _controller_exits(spent, "closed")
-        yield "!controller's host vanishes", _controller_exits(spent, "silent")
+    if "die" in kinds and w.c != "gone" and not w.p2p:
+        yield "!controller is killed", controller_exits(spent, "closed")
+        yield "!controller's host vanishes", controller_exits(spent, "silent")
     yield from _qemu_faults(w, spent)
     if "store" in kinds:
         yield from _store_faults(w, spent)
@@ -302,11 +304,12 @@ def _break(w: World, how: str, word: str) -> Iterator[Move]:
     """One connection ends. A call on it may have reached the daemon's buffer, or not."""
     for field, name in (("cs", "source"), ("cd", "destination")):
         link: Link = getattr(w, field)
-        if link.state != "open" or w.c == "gone":
+        if link.state != "open" or w.c == "gone" or (w.p2p and field == "cs"):
             continue
         here = [n for n in w.calls if link_of(w, n) is link and not n.startswith("x-")]
         cut = w._replace(
             **{field: link._replace(state=how)},  # type: ignore[arg-type]  # a field by its name
+            **({"cs": w.cs._replace(state=how)} if w.p2p else {}),
             replies=() if waits_on(w, field) else w.replies,
         )
         if how == "closed" or not here:
@@ -342,7 +345,7 @@ def _undisturbed(w: World) -> bool:
     ending = (destination.Phase.ABORTING, destination.Phase.KILLING, destination.Phase.FAILED)
     well = w.qd.life == "up" and not (w.qd.hung or w.qd.locked)
     heard = w.dest is not None and w.dest.phase not in ending and w.dest.unready is None
-    reached = w.cs.state == w.cd.state == "open" and not w.calls
+    reached = w.cs.state == w.cd.state == "open" and not w.calls and not w.question
     return well and heard and reached and w.d_store is not Record.ABORTED
 
 
@@ -361,13 +364,6 @@ def _store_faults(w: World, spent: World) -> Iterator[Move]:
 
 
 # -- connections -----------------------------------------------------------------------------------
-
-
-def _controller_exits(w: World, how: str) -> World:
-    """Its process is gone: both connections end, and no reply is read any more."""
-    cs = w.cs if w.cs.state != "open" else w.cs._replace(state=how)
-    cd = w.cd if w.cd.state != "open" else w.cd._replace(state=how)
-    return w._replace(c="gone", cs=cs, cd=cd, replies=())
 
 
 def _told_source(w: World) -> World:

@@ -82,6 +82,8 @@ def _kept(w: World) -> World:
 
 
 def source_restarts(w: World) -> World:
+    if w.p2p:
+        w = controller_exits(w, "closed")
     calls = tuple(n for n in w.calls if n not in AT_SOURCE)
     w = w._replace(
         cs=Link("closed", told=True),
@@ -133,6 +135,13 @@ def dest_restarts(w: World) -> World:
         return w._replace(dest=over, qd=w.qd._replace(life=life, cpus=False), d_cmd=())
     state, effects = destination.recovered("g", persist=True, paused=w.permit == "paused")
     return run_dest(w._replace(dest=state), effects)
+
+
+def controller_exits(w: World, how: str) -> World:
+    """Its process is gone: both connections end, and no reply is read any more."""
+    cs = w.cs if w.cs.state != "open" else w.cs._replace(state=how)
+    cd = w.cd if w.cd.state != "open" else w.cd._replace(state=how)
+    return w._replace(c="gone", cs=cs, cd=cd, replies=())
 
 
 def waits_on(w: World, field: str) -> bool:

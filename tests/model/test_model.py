@@ -68,12 +68,28 @@ def test_the_laws_hold_where_qemu_waits_before_the_switchover(
     tell(f"QEMU waits, one fault, {more.get('aborts', 0)} aborts", explore(start, moves, laws.bad))
 
 
+ROADS = {
+    "peer-to-peer, one fault, an abort": Bounds(faults=1, kinds=EVERYTHING, aborts=1),
+    "peer-to-peer, two faults, daemons die": Bounds(faults=2, kinds=NETWORK | {"restart"}),
+    "tunnelled, one fault, an abort": Bounds(faults=1, kinds=EVERYTHING, aborts=1),
+    "tunnelled, two faults, daemons die": Bounds(faults=2, kinds=frozenset({"cut", "restart"})),
+    "tunnelled, two faults of the network": Bounds(faults=2, kinds=NETWORK),
+}
+
+
+@pytest.mark.parametrize("name", ROADS)
+def test_the_laws_hold_where_the_source_drives(name: str, tell: Tell) -> None:
+    start = world.start(ROADS[name], p2p=True, tunnel=name.startswith("tunnelled"))
+    tell(name, explore(start, moves, laws.bad))
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_the_laws_hold_on_random_ways(part: int, tell: Tell) -> None:
     """Far beyond what can be searched: eight faults, three calls of strangers, two aborts."""
     bounds = Bounds(faults=8, wild=3, aborts=2, pauses=2, kinds=EVERYTHING)
     seeds = range(part, WALKS, 4)
-    steps = sum(walk(world.start(bounds), moves, laws.bad, seed) for seed in seeds)
+    start = world.start(bounds, p2p=part in (1, 2), tunnel=part == 2)
+    steps = sum(walk(start, moves, laws.bad, seed) for seed in seeds)
     tell(f"random ways, part {part}", f"{len(seeds):,} ways, {steps:,} steps")
 
 

@@ -116,6 +116,11 @@ class World(NamedTuple):
     """A question that the source has given up is still on its way."""
     asks: bool = True
     """The destination is Sterna."""
+    p2p: bool = False
+    """The source drives: its two connections are one, and the controller dies with its daemon."""
+    tunnel: bool = False
+    """The data goes through the controller's connection, one way: the source's QEMU is through as
+    soon as it has sent everything."""
     waits: bool = False
     """The source's QEMU stops before the switchover until it is told to go on."""
     dies_after: int = 0
@@ -133,10 +138,18 @@ class World(NamedTuple):
         return self._replace(excuses=self.excuses | {why})
 
 
-def start(bounds: Bounds, *, live: bool = True, asks: bool = True, waits: bool = False) -> World:
+def start(
+    bounds: Bounds,
+    *,
+    live: bool = True,
+    asks: bool = True,
+    waits: bool = False,
+    p2p: bool = False,
+    tunnel: bool = False,
+) -> World:
     """Begin has been answered, Prepare is on its way."""
     state, effects = source.begin("g", CS, live=live, running=True, patience=1)
-    world = World(state, None, bounds, asks=asks, waits=waits)
+    world = World(state, None, bounds, asks=asks, waits=waits, p2p=p2p or tunnel, tunnel=tunnel)
     return run_source(world, effects)
 
 
