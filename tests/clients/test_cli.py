@@ -70,7 +70,10 @@ def test_xml_comes_out_as_virsh_prints_it(hosts: Hosts) -> None:
         (["show", "nobody"], 4, "Domain not found: no domain with matching name 'nobody'"),
         (["start", "nobody"], 4, "Domain not found"),
         (["define", "/nonexistent.xml"], 1, "cannot read /nonexistent.xml: No such file"),
-        (["migrate", "nobody", "/nonexistent"], 3, "nobody listens at /nonexistent"),
+        (["migrate", "nobody", "/nonexistent"], 4, "Domain not found"),
+        (["migrate", "nobody", "/nowhere", "--direct"], 3, "nobody listens at /nowhere"),
+        (["migrate", "nobody", "/x", "--direct", "--detach"], 1, "not with --direct"),
+        (["watch", "nobody"], 4, "Domain not found"),
     ],
 )
 def test_errors_are_one_sentence(hosts: Hosts, words: list[str], code: int, says: str) -> None:
@@ -137,12 +140,21 @@ def test_console_in_a_pipe(two_daemons: TwoDaemons, tick_elf: Path) -> None:
         assert any("tick " in console.process.stdout.readline() for _ in range(50))
 
 
+DRIVERS = pytest.mark.parametrize("driver", [(), ("--direct",)], ids=["source", "client"])
+
+
 @pytest.mark.qemu
-def test_migrate(two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest) -> None:
+@pytest.mark.parametrize("road", [(), ("--direct",), ("--tunnelled",)])
+def test_migrate(
+    two_daemons: TwoDaemons,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    road: tuple[str, ...],
+) -> None:
     source, destination = two_daemons.source, two_daemons.destination
     source.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks(5)
-    said = sterna(source.root, "migrate", GUEST, str(destination.root)).check().out
+    said = sterna(source.root, "migrate", GUEST, str(destination.root), *road).check().out
     assert "migrated to beta: " in sterna(source.root, "history", GUEST).check().out
     assert "migrated from alpha: " in sterna(destination.root, "history").check().out
     [there] = json.loads(sterna(destination.root, "history", "--json").check().out)
@@ -174,18 +186,62 @@ def test_migrate_with_json(
 
 
 @pytest.mark.qemu
+@DRIVERS
 def test_ctrl_c_aborts_and_says_where_the_guest_is(
-    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+    two_daemons: TwoDaemons,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    driver: tuple[str, ...],
 ) -> None:
     source, destination = two_daemons.source, two_daemons.destination
     source.create(tick_guest_xml(GUEST, LONG))
     serial_tap.wait_more_ticks(5)
     words = ["migrate", GUEST, str(destination.root), "--bandwidth", "4", "-c", str(source.root)]
-    with Started([*STERNA, *words]) as moving:
+    with Started([*STERNA, *words, *driver]) as moving:
         wait_for(lambda: is_copying(source), "memory on its way")
         moving.interrupt()
         ended = moving.wait(30)
     assert ended.code == 5
     assert "the migration was aborted" in ended.err
     assert "the guest is running (" in ended.err
+    check_stayed(two_daemons, serial_tap)
+
+
+@pytest.mark.qemu
+def test_detached_it_goes_on_and_can_be_watched(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    source, destination = two_daemons.source, two_daemons.destination
+    source.create(tick_guest_xml(GUEST, LONG))
+    serial_tap.wait_more_ticks(5)
+    words = ["migrate", GUEST, str(destination.root), "--bandwidth", "4", "--detach"]
+    said = sterna(source.root, *words).check().out
+    assert said == f"{GUEST} is on its way; `sterna watch {GUEST}` shows it.\n"
+    assert is_copying(source)
+    with Started([*STERNA, "watch", GUEST, "-c", str(source.root)]) as watching:
+        assert watching.process.stderr is not None
+        assert "remaining" in watching.process.stderr.readline()
+        source.said("migrate-setspeed", GUEST, "4096")
+        told = watching.wait(60).check().out
+    assert told.startswith(f"{GUEST} moved to beta in ")
+    check_moved(two_daemons, serial_tap)
+    ran = sterna(destination.root, "watch", GUEST)
+    assert (ran.code, "is not being migrated away" in ran.err) == (1, True)
+
+
+@pytest.mark.qemu
+def test_watching_a_migration_that_fails(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    source, destination = two_daemons.source, two_daemons.destination
+    source.create(tick_guest_xml(GUEST, LONG))
+    serial_tap.wait_more_ticks(5)
+    sterna(source.root, "migrate", GUEST, str(destination.root), "--bandwidth", "4", "--detach")
+    with Started([*STERNA, "watch", GUEST, "-c", str(source.root)]) as watching:
+        assert watching.process.stderr is not None
+        assert "remaining" in watching.process.stderr.readline()
+        source.said("domjobabort", GUEST)
+        ended = watching.wait(30)
+    assert ended.code == 5
+    assert "canceled by client" in ended.err
     check_stayed(two_daemons, serial_tap)

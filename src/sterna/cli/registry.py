@@ -16,6 +16,7 @@ COMMANDS: tuple[Command, ...] = (
     guests.RESUME,
     watch.CONSOLE,
     migrate.MIGRATE,
+    migrate.WATCH,
     reconcile.RECONCILE,
     history.HISTORY,
     watch.EVENTS,

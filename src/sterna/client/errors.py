@@ -29,7 +29,8 @@ class MigrationFailed(OperationFailed):
     """A migration did not happen. Says what failed, where, and where the guest is now (L8).
 
     Attributes:
-        phase: `begin`, `prepare`, `perform`, `finish` or `confirm`.
+        phase: `begin`, `prepare`, `perform`, `finish` or `confirm`; empty if the source drove it,
+            whose words tell it then.
         side: `source` or `destination`: who reported the failure.
         guest_state: the guest's state at the source now, in words; empty if it cannot be asked.
         aborted: whether somebody asked for it to stop.
@@ -40,8 +41,9 @@ class MigrationFailed(OperationFailed):
     def __init__(
         self, *, phase: str, side: str, cause: str, guest_state: str, aborted: bool = False
     ) -> None:
-        what = "the migration was aborted" if aborted else f"the migration failed in {phase}"
-        at = f" at the {side}: {cause}"
+        inside = f" in {phase}" if phase else ""
+        what = "the migration was aborted" if aborted else f"the migration failed{inside}"
+        at = f" at the {side}: {cause}" if phase else f": {cause}"
         now = f"; the guest is {guest_state} at the source" if guest_state else ""
         super().__init__(f"{what}{at}{now}")
         self.phase = phase

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sterna.client.console import Console
-from sterna.client.migrate import MigrateOptions, OnProgress, migrate
+from sterna.client.driven import Driven, Watched
+from sterna.client.migrate import MigrateOptions, migrate
+from sterna.client.moving import OnProgress
 from sterna.client.types import GuestInfo, MigrationResult
 from sterna.errors import NoDomain, OperationInvalid
 from sterna.guest.states import REASONS, State
@@ -226,10 +228,32 @@ class Guest:
         await self.host.call("DOMAIN_ABORT_JOB", DomainAbortJobArgs(await self.dom()))
 
     async def migrate(
-        self, destination: Host, *, on_progress: OnProgress | None = None, **options: Any
+        self, destination: Host | str, *, on_progress: OnProgress | None = None, **options: Any
     ) -> MigrationResult:
-        """Moves it to `destination`; see `sterna.client.migrate.migrate` for the options."""
+        """Moves it to `destination`; see `sterna.client.migrate.migrate` for the options.
+
+        To a connected host this client drives it; to a URI, as the source sees it, the source.
+        """
         return await migrate(self, destination, MigrateOptions(**options), on_progress)
+
+    async def begin_migration(self, uri: str, **options: Any) -> None:
+        """Has its host move it to the daemon at `uri`; returns once memory moves.
+
+        It goes on when this client leaves; `watch_migration` tells how it ends.
+
+        Raises:
+            MigrationFailed: it could not begin.
+        """
+        await Driven(self, uri, MigrateOptions(**options), None).begin()
+
+    async def watch_migration(self, on_progress: OnProgress | None = None) -> MigrationResult:
+        """Watches the migration by which it leaves, whoever asked for it, until it has ended.
+
+        Raises:
+            OperationInvalid: there is none.
+            MigrationFailed, MigrationInDoubt: as `migrate` does.
+        """
+        return await Watched(self, on_progress).run()
 
     def console(self, device: str | None = None, *, force: bool = False) -> Console:
         """Its serial console, as an async context manager."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sterna.client.errors import ConnectionFailed, MigrationFailed, MigrationInDoubt
-from sterna.client.types import MigrationResult, Progress
+from sterna.client.driven import Driven
+from sterna.client.errors import ConnectionFailed, MigrationInDoubt
+from sterna.client.moving import Moving, OnProgress, result_from
+from sterna.client.types import MigrationResult
 from sterna.errors import ArgumentUnsupported, OperationAborted, SternaError
 from sterna.guest.states import PausedReason, State
 from sterna.rpc.enums import Feature, MigrateFlag
@@ -36,9 +37,6 @@ from sterna.rpc.typed_params import ParamType
 if TYPE_CHECKING:
     from sterna.client.api import Host
     from sterna.client.guest import Guest
-
-OnProgress = Callable[[Progress], None]
-PROGRESS_INTERVAL_S = 0.2
 
 # What only the source is told (observed): the destination has no use for them.
 SOURCE_ONLY = MigrateFlag.CHANGE_PROTECTION | MigrateFlag.ABORT_ON_ERROR | MigrateFlag.AUTO_CONVERGE
@@ -60,6 +58,8 @@ class MigrateOptions:
         migrate_uri: where the memory goes (`tcp://host[:port]`); else the destination says.
         unsafe: skip the checks for disks that the other side may not see.
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.
+        tunnelled: send its memory through the connection of the two daemons, which must be the
+            source's own (peer-to-peer).
     """
 
     live: bool = True
@@ -72,6 +72,7 @@ class MigrateOptions:
     migrate_uri: str = ""
     unsafe: bool = False
     auto_converge: bool = False
+    tunnelled: bool = False
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -83,6 +84,7 @@ class MigrateOptions:
             (self.paused, MigrateFlag.PAUSED),
             (self.unsafe, MigrateFlag.UNSAFE),
             (self.auto_converge, MigrateFlag.AUTO_CONVERGE),
+            (self.tunnelled, MigrateFlag.TUNNELLED),
         ):
             if wanted:
                 chosen |= flag
@@ -105,7 +107,10 @@ class MigrateOptions:
 
 
 async def migrate(
-    guest: Guest, destination: Host, options: MigrateOptions, on_progress: OnProgress | None = None
+    guest: Guest,
+    destination: Host | str,
+    options: MigrateOptions,
+    on_progress: OnProgress | None = None,
 ) -> MigrationResult:
     """Moves a guest, and says how it went.
 
@@ -113,13 +118,19 @@ async def migrate(
     cleaned up, and then ends with `MigrationFailed` or, if it was too late, with the result.
 
     Args:
+        destination: a host that is connected to, and then this client drives the five phases; or
+            a connection URI as the source sees it, and then the source drives them (peer-to-peer).
         on_progress: called with the newest figures some five times a second.
 
     Raises:
         MigrationFailed: it did not happen; the guest is where it was.
         MigrationInDoubt: the destination's answer was lost at the one moment where it matters.
     """
-    migration = Migration(guest, destination, options, on_progress)
+    migration: Migration | Driven
+    if isinstance(destination, str):
+        migration = Driven(guest, destination, options, on_progress)
+    else:
+        migration = Migration(guest, destination, options, on_progress)
     work = asyncio.get_running_loop().create_task(migration.run())
     while True:
         try:
@@ -133,8 +144,8 @@ async def migrate(
             migration.abort()
 
 
-class Migration:
-    """One migration under way."""
+class Migration(Moving):
+    """One migration that this client drives."""
 
     def __init__(
         self,
@@ -143,21 +154,10 @@ class Migration:
         options: MigrateOptions,
         on_progress: OnProgress | None,
     ) -> None:
-        self._guest = guest
-        self._source = guest.host
+        super().__init__(guest, on_progress)
         self._destination = destination
         self._options = options
-        self._on_progress = on_progress
         self._flags = options.flags()
-        self._aborted = False
-        self._abort_wanted = asyncio.Event()
-        self._last: dict[str, Any] = {}
-        self._warnings: list[str] = []
-
-    def abort(self) -> None:
-        """Asks for the migration's end; `run` then fails, or succeeds if it was too late."""
-        self._aborted = True
-        self._abort_wanted.set()
 
     async def run(self) -> MigrationResult:
         """The five phases."""
@@ -218,14 +218,6 @@ class Migration:
         await self._finish_cancelled(dom, params)
         raise await self._failed("perform", "source", outcome) from outcome
 
-    async def _abort(self) -> None:
-        self._abort_wanted.clear()
-        try:
-            await self._guest.abort_job()
-        except SternaError as error:
-            # Too late: the guest is being handed over, and the migration goes on to its end.
-            self._warnings.append(f"not aborted: {error}")
-
     async def _perform(
         self, dom: Dom, cookie: bytes, params: list[TypedParam]
     ) -> bytes | SternaError:
@@ -235,27 +227,6 @@ class Migration:
         except SternaError as error:
             return error
         return bytes(reply.cookie_out)
-
-    async def _watch(self, dom: Dom) -> None:
-        """Asks the source for figures, and passes an abort on, until it is cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(PROGRESS_INTERVAL_S):
-                    await self._abort_wanted.wait()
-            except TimeoutError:
-                await self._show_progress(dom)
-            else:
-                await self._abort()
-
-    async def _show_progress(self, dom: Dom) -> None:
-        try:
-            reply = await self._source.call("DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(dom, 0))
-        except SternaError:
-            return  # Perform itself reports what is wrong.
-        if reply.type:
-            self._last = {param.field: param.value for param in reply.params}
-            if self._on_progress is not None:
-                self._on_progress(progress_from(self._last))
 
     async def _finish(self, dom: Dom, cookie: bytes, params: list[TypedParam]) -> Any:
         args = DomainMigrateFinish3ParamsArgs(
@@ -296,19 +267,6 @@ class Migration:
         except SternaError as error:
             self._warnings.append(f"the source was not told of the failure: {error}")
 
-    async def _failed(self, phase: str, side: str, error: SternaError) -> MigrationFailed:
-        try:
-            state = await self._guest.state_in_words()
-        except SternaError:
-            state = ""
-        return MigrationFailed(
-            phase=phase,
-            side=side,
-            cause=str(error),
-            guest_state=state,
-            aborted=self._aborted or isinstance(error, OperationAborted),
-        )
-
     async def _result(self, dom: Dom, total_ms: int) -> MigrationResult:
         figures = self._last
         try:
@@ -318,17 +276,7 @@ class Migration:
             figures = {param.field: param.value for param in reply.params} or figures
         except SternaError as error:
             self._warnings.append(f"no statistics from the destination: {error}")
-        downtime = figures.get("downtime")
-        return MigrationResult(
-            guest=dom.name,
-            destination=self._destination.uri,
-            total_ms=total_ms,
-            downtime_ms=None if downtime is None else int(downtime),
-            transferred=int(figures.get("data_processed", 0)),
-            memory_total=int(figures.get("memory_total", 0)),
-            iterations=int(figures.get("memory_iteration", 0)),
-            warnings=tuple(self._warnings),
-        )
+        return result_from(figures, dom.name, self._destination.uri, total_ms, self._warnings)
 
     @property
     def _destination_flags(self) -> int:
@@ -341,27 +289,3 @@ class Migration:
     def _with(params: list[TypedParam], name: str, value: str) -> list[TypedParam]:
         kept = [param for param in params if param.field != name]
         return [*kept, TypedParam(name, int(ParamType.STRING), value)]
-
-
-def progress_from(figures: dict[str, Any]) -> Progress:
-    """A job's figures, by the protocol's names, as progress with a forecast.
-
-    The forecast is plain arithmetic: what remains, divided by what the transfer gains on the
-    guest's rewriting of memory.
-    """
-    remaining = int(figures.get("data_remaining", 0))
-    rate = int(figures.get("memory_bps", 0))
-    dirty = int(figures.get("memory_dirty_rate", 0)) * int(figures.get("memory_page_size", 4096))
-    gain = rate - dirty
-    return Progress(
-        elapsed_ms=int(figures.get("time_elapsed", 0)),
-        total=int(figures.get("data_total", 0)),
-        processed=int(figures.get("data_processed", 0)),
-        remaining=remaining,
-        rate=rate,
-        dirty_rate=dirty,
-        iteration=int(figures.get("memory_iteration", 0)),
-        downtime_ms=int(figures.get("downtime", 0)),
-        throttle=int(figures.get("auto_converge_throttle", 0)),
-        eta_ms=round(remaining * 1000 / gain) if gain > 0 else None,
-    )

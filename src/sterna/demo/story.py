@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from sterna.client.api import Host, connect
-from sterna.client.migrate import OnProgress
+from sterna.client.moving import OnProgress
 from sterna.client.types import MigrationResult
 from sterna.demo.hosts import DemoHost, two_hosts
 from sterna.demo.linux_guest import LinuxGuest, build, domain_xml

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import replace
 from typing import Final
 
-from sterna.config import parse_domain
+from sterna.config import DomainDef, parse_domain
 from sterna.errors import InternalError, InvalidArg, OperationFailed, OperationInvalid
 from sterna.guest.actor import Guest
 from sterna.guest.jobs import Job, Operation
@@ -84,25 +84,11 @@ class Receiving:
         work = self._registry.surroundings.work
         tunnel = TunnelEnd(download, work) if download is not None else None
         cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
-        definition = parse_domain(xml)
-        if definition.uuid is None:
-            raise InternalError("missing domain uuid in migration XML")
-        origin_name = definition.name
-        check_guest(cookie, origin_name, definition.uuid)
-        if request.name is not None:
-            definition.name = request.name
-        exchange.use_cpu(definition, cookie)
-        definition = await self._registry.complete(definition)
+        definition, origin_name = await self._definition(request, xml, cookie)
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
         self._custody.refuse_stale(definition, cookie.own, request)
-        place = await self._peers.own_place()
-        if place is None and cookie.own is not None:
-            # Its source would have to believe whoever drives the migration. (L5)
-            raise OperationFailed(
-                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
-                " decided; its log says why"
-            )
+        place = await self._place(cookie)
         guest = self._registry.admit(definition)
         try:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
@@ -193,6 +179,31 @@ class Receiving:
 
     def _incoming_of(self, id: str) -> Incoming | None:
         return next((incoming for incoming in self._incoming.values() if incoming.id == id), None)
+
+    async def _definition(
+        self, request: Request, xml: str, cookie: Cookie
+    ) -> tuple[DomainDef, str]:
+        """The guest as it is to be built here, and its name at the source."""
+        definition = parse_domain(xml)
+        if definition.uuid is None:
+            raise InternalError("missing domain uuid in migration XML")
+        origin_name = definition.name
+        check_guest(cookie, origin_name, definition.uuid)
+        if request.name is not None:
+            definition.name = request.name
+        exchange.use_cpu(definition, cookie)
+        return await self._registry.complete(definition), origin_name
+
+    async def _place(self, cookie: Cookie) -> str | None:
+        """Where this host can be asked about the guest. Raises: OperationFailed (9)."""
+        place = await self._peers.own_place()
+        if place is None and cookie.own is not None:
+            # Its source would have to believe whoever drives the migration. (L5)
+            raise OperationFailed(
+                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
+                " decided; its log says why"
+            )
+        return place
 
     def _plan(self, request: Request, *, tunnelled: bool) -> uri.Incoming:
         if tunnelled:

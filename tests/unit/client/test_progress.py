@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sterna.client.migrate import MigrateOptions, progress_from
+from sterna.client.migrate import MigrateOptions
+from sterna.client.moving import progress_from
 from sterna.rpc.enums import MigrateFlag
 
 

@@ -12,7 +12,7 @@ from sterna.cli.command import Command, Context
 from sterna.cli.exits import Exit
 from sterna.cli.output import print_error, print_json, print_table
 from sterna.cli.progress import LiveDisplay, PlainDisplay, result_sentence
-from sterna.client.migrate import OnProgress
+from sterna.client.moving import OnProgress
 from sterna.client.types import MigrationResult
 from sterna.errors import SternaError
 

@@ -1,11 +1,11 @@
-"""`sterna migrate`: moves a guest, shows how far it is, and says how it ended."""
+"""`sterna migrate` and `sterna watch`: a guest moves, how far it is, and how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sterna.cli.command import Argument, Command, Context, guest_argument
@@ -21,6 +21,7 @@ from sterna.cli.progress import (
 )
 from sterna.client.api import connect
 from sterna.client.errors import MigrationFailed, MigrationInDoubt
+from sterna.client.moving import OnProgress
 from sterna.client.types import MigrationResult
 from sterna.errors import InvalidArg
 
@@ -28,20 +29,51 @@ Display = PlainDisplay | JsonDisplay | LiveDisplay
 
 
 async def run_migrate(context: Context) -> int:
-    """Connects to the destination too, and drives the five phases."""
+    """Has the source drive the migration, or drives it from here."""
     args = context.args
     guest = context.host.guest(args.guest)
     options = options_from(args)
-    async with connect(args.destination) as destination:
+    if args.direct:
+        async with connect(args.destination) as destination:
+            return await show(
+                context, lambda update: guest.migrate(destination, on_progress=update, **options)
+            )
+    there = args.destination
+    if args.detach:
         try:
-            with choose_display(context) as display:
-                moving = guest.migrate(destination, on_progress=display.update, **options)
-                result = await abortable(moving, display)
+            await guest.begin_migration(there, **options)
         except MigrationFailed as error:
             return failed(context, error)
-        except MigrationInDoubt as error:
-            print_error(str(error))
-            return Exit.IN_DOUBT
+        if context.json:
+            print_json({"guest": args.guest, "destination": there, "under_way": True})
+        else:
+            sys.stdout.write(f"{args.guest} is on its way; `sterna watch {args.guest}` shows it.\n")
+        return Exit.OK
+    return await show(context, lambda update: guest.migrate(there, on_progress=update, **options))
+
+
+async def run_watch(context: Context) -> int:
+    """Shows a migration that somebody asked for."""
+    guest = context.host.guest(context.args.guest)
+    return await show(context, guest.watch_migration, aborts=False)
+
+
+async def show(
+    context: Context,
+    move: Callable[[OnProgress], Coroutine[Any, Any, MigrationResult]],
+    *,
+    aborts: bool = True,
+) -> int:
+    """Its progress, then its result. With `aborts` Ctrl-C ends the migration, else the watching."""
+    try:
+        with choose_display(context) as display:
+            moving = move(display.update)
+            result = await (abortable(moving, display) if aborts else moving)
+    except MigrationFailed as error:
+        return failed(context, error)
+    except MigrationInDoubt as error:
+        print_error(str(error))
+        return Exit.IN_DOUBT
     return await moved(context, result)
 
 
@@ -49,6 +81,9 @@ def options_from(args: Any) -> dict[str, Any]:
     """The client's options for this command line."""
     if args.bandwidth is not None and args.bandwidth <= 0:
         raise InvalidArg("--bandwidth must be at least 1 MiB/s")
+    if args.direct and (args.tunnelled or args.detach):
+        word = "--tunnelled" if args.tunnelled else "--detach"
+        raise InvalidArg(f"{word} needs the source to drive the migration: not with --direct")
     return {
         "live": not args.offline_memory,
         "persistent": args.persistent,
@@ -60,6 +95,7 @@ def options_from(args: Any) -> dict[str, Any]:
         "migrate_uri": args.migrate_uri or "",
         "unsafe": args.unsafe,
         "auto_converge": args.auto_converge,
+        "tunnelled": args.tunnelled,
     }
 
 
@@ -68,7 +104,8 @@ def choose_display(context: Context) -> Display:
     if context.json:
         return JsonDisplay()
     if sys.stderr.isatty() and sys.stdout.isatty():
-        return LiveDisplay(context.args.guest, context.args.destination)
+        destination = getattr(context.args, "destination", "…")
+        return LiveDisplay(context.args.guest, destination)
     return PlainDisplay()
 
 
@@ -128,16 +165,33 @@ async def moved(context: Context, result: MigrationResult) -> int:
 MIGRATE = Command(
     "migrate",
     "move a guest to another host, running",
-    "Moves a guest to another host while it runs. Ctrl-C aborts the migration; the guest then "
-    "runs on where it was.",
+    "Moves a guest to another host while it runs. The source's daemon connects to the destination "
+    "and drives the migration, so that it goes on whatever happens to this program. Ctrl-C aborts "
+    "it; the guest then runs on where it was.",
     run_migrate,
     (
         guest_argument(),
         Argument(
             ("destination",),
-            "host to move it to, as for --connect",
+            "host to move it to: a connection URI as the source sees it; with --direct as for "
+            "--connect",
             {"metavar": "DESTINATION"},
             completes="file",
+        ),
+        Argument(
+            ("--direct",),
+            "drive it from here: for a source that cannot reach the destination's daemon",
+            {"action": "store_true"},
+        ),
+        Argument(
+            ("--detach",),
+            "leave once memory moves; the migration goes on",
+            {"action": "store_true"},
+        ),
+        Argument(
+            ("--tunnelled",),
+            "send its memory through the connection of the two daemons",
+            {"action": "store_true"},
         ),
         Argument(
             ("--persistent",),
@@ -176,4 +230,14 @@ MIGRATE = Command(
         ),
     ),
     example="sterna migrate web1 qemu+tcp://hostb/system --persistent",
+)
+
+WATCH = Command(
+    "watch",
+    "show a guest's migration",
+    "Shows how far the migration is by which a guest leaves, whoever asked for it, and how it "
+    "ends. Ctrl-C ends the watching, not the migration.",
+    run_watch,
+    (guest_argument(),),
+    example="sterna watch web1",
 )
