@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from qemu.moving import GUEST, QUICK
+from support.clients import STERNA, run
 from support.daemon import Daemon
 from support.fixtures import Hosts, MakeGuest
 from support.host import Host
@@ -80,3 +81,26 @@ def test_definitions_go_along(
     serial_tap.wait_more_ticks(10).check_one_history()
     sterna.virsh("destroy", GUEST).check()
     sterna.virsh("undefine", GUEST).check()
+
+
+@pytest.mark.parametrize("road", ["direct", "tunnelled"])
+def test_either_drives_the_migration_to_the_other(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+    road: str,
+) -> None:
+    """Peer-to-peer. (virsh wants a host in the URI; our client asks for one with a path.)"""
+    data = ("--migrate-uri", f"unix://{short_dir}/data.sock")
+    options = ("--tunnelled",) if road == "tunnelled" else data
+    sterna.create(tick_guest_xml(GUEST, QUICK))
+    serial_tap.wait_more_ticks()
+    for source, destination in ((sterna, libvirtd), (libvirtd, sterna)):
+        words = (*STERNA, "migrate", "-c", source.uri, GUEST, destination.uri, *options)
+        run(words, timeout_s=60).check()
+        assert source.qemus() == []
+        assert destination.state(GUEST) == "running (migrated)"
+        serial_tap.wait_more_ticks()
+    serial_tap.wait_more_ticks(10).check_one_history()

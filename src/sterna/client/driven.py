@@ -11,7 +11,7 @@ from sterna.client.errors import ConnectionFailed, MigrationFailed, MigrationInD
 from sterna.client.moving import PROGRESS_INTERVAL_S, Moving, OnProgress, result_from
 from sterna.client.types import MigrationResult
 from sterna.client.uri import parse_uri
-from sterna.errors import InvalidArg, NoSupport, OperationInvalid, SternaError
+from sterna.errors import InvalidArg, NoSupport, OperationInvalid, RpcError, SternaError
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_migration import DomainMigratePerform3ParamsArgs
@@ -139,8 +139,8 @@ async def newest_story(guest: Guest, dom: Dom) -> dict[str, Any] | None:
     Sterna, or there was none."""
     try:
         entries = await guest.host.history(str(UUID(bytes=dom.uuid)), limit=5)
-    except NoSupport:
-        return None
+    except (NoSupport, RpcError):
+        return None  # libvirtd does not know our program
     return next((entry["detail"] for entry in entries if entry["kind"] == AWAY), None)
 
 
