@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 CLIENT, SOURCE, DESTINATION = "client", "source daemon", "destination daemon"
@@ -59,6 +59,12 @@ ABSENT: Final = frozenset(
 PLAIN, PERSISTENT, LEFT, ABORTED = "plain", "persistent", "left", "aborted"
 """The ways of a migration: a transient guest; a persistent one that moves with its definition; the
 controller dies before Finish; a user aborts while it copies."""
+DIRECT, P2P, TUNNELLED = "direct", "peer-to-peer", "tunnelled"
+"""Who drives, and where the data goes: virsh; the source's daemon; that, and through its connection
+with the destination's, which is then the link client–destination."""
+ROAD_PHASES: Final = ("prepare", "copying", "perform", "performed", "finish", "finished")
+"""A source that drives calls itself at no gate."""
+ROAD_ROUNDS: Final = 2
 EFFECTS: Final = {SOURCE: 34, DESTINATION: 44}
 """How many moments a daemon's core may have in one migration; those beyond the last are not
 reached, and don't count."""
@@ -74,12 +80,14 @@ class Case:
     way: str = PLAIN
     round: int = 0
     moment: int = 0
+    road: str = DIRECT
 
     @property
     def id(self) -> str:
         """Names it for ever, for a runner that goes on and for `make faults CASES=…`."""
         when = f"moment {self.moment}" if self.moment else self.phase
-        return "/".join((when, self.party, self.fault, self.way, str(self.round)))
+        road = () if self.road == DIRECT else (self.road,)
+        return "/".join((*road, when, self.party, self.fault, self.way, str(self.round)))
 
     def chance(self, salt: str) -> float:
         """From 0 up to 1, always the same for this case."""
@@ -109,5 +117,16 @@ def effects() -> Iterator[Case]:
                 yield Case("moment", party, KILL, way, moment=moment)
 
 
+def roads() -> Iterator[Case]:
+    """The same on the other roads, as far as their phases and parties go."""
+    for road in (P2P, TUNNELLED):
+        for party, count in EFFECTS.items():
+            for moment in range(1, count + 1):
+                yield Case("moment", party, KILL, moment=moment, road=road)
+        for case in matrix(ROAD_ROUNDS):
+            if case.phase in ROAD_PHASES and not (road == TUNNELLED and case.party == DATA):
+                yield replace(case, road=road)
+
+
 def all_cases(rounds: int) -> list[Case]:
-    return [*effects(), *matrix(rounds)]
+    return [*effects(), *matrix(rounds), *roads()]

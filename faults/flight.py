@@ -1,4 +1,4 @@
-"""One guest on its way: virsh drives it through gates that stop it in the phase that is wanted."""
+"""One guest on its way: driven through gates that stop it in the phase that is wanted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from faults import dying
-from faults.cases import ABORTED, DESTINATION, LEFT, PERSISTENT, SOURCE, Case
+from faults.cases import (
+    ABORTED,
+    DESTINATION,
+    DIRECT,
+    LEFT,
+    PERSISTENT,
+    SOURCE,
+    TUNNELLED,
+    Case,
+)
 from faults.world import World
-from support.clients import Started
+from support.clients import STERNA, Started
 from support.daemon import Daemon
 from support.domains import tick_xml
 from support.processes import Watched, wait_for
@@ -26,7 +35,7 @@ QUICK: Final = TickParameters(region_mib=16, dirty_mib_s=4, check_mib_s=32, disk
 LONG: Final = TickParameters(region_mib=32, dirty_mib_s=1, check_mib_s=32, disk_every_ticks=3)
 SLOWLY: Final = ("--bandwidth", "4")
 FAST_MIB: Final = "1000"
-BEGIN, PREPARE, PERFORM, FINISH, CONFIRM = 302, 303, 305, 306, 307
+BEGIN, PREPARE, PREPARE_TUNNEL, PERFORM, FINISH, CONFIRM = 302, 303, 304, 305, 306, 307
 GATES: Final = {
     "begin": (SOURCE, BEGIN, Kind.REPLY),
     "prepare": (DESTINATION, PREPARE, Kind.REPLY),
@@ -71,6 +80,8 @@ class Flight:
         self._aborted = False
         self._open = contextlib.ExitStack()
         side, procedure, kind = GATES.get(case.phase, ("", 0, Kind.CALL))
+        if case.road == TUNNELLED and procedure == PREPARE:
+            procedure = PREPARE_TUNNEL
         if case.way == LEFT:
             side, procedure, kind = DESTINATION, FINISH, Kind.CALL
         self.gate = Gate(procedure, kind, cuts=case.lost)
@@ -119,7 +130,7 @@ class Flight:
 
     def _rerouted(self, packet: Packet) -> Packet:
         """Prepare's answer names the data's port and the door's: the source shall go through us."""
-        if not packet.is_reply(PREPARE):
+        if not (packet.is_reply(PREPARE) or packet.is_reply(PREPARE_TUNNEL)):
             return packet
         cables = self.world.place(self.source).hosts
         ours = cables.ours if cables else "127.0.0.1"
@@ -143,12 +154,22 @@ class Flight:
     # -- the way there -------------------------------------------------------------------------
 
     def start(self) -> None:
+        argv = self._client()
         # Both hosts are one machine: the disk is shared, though it does not look so.
-        words = ["migrate", "--live", "--unsafe", GUEST, self.to_destination.uri]
-        words += SLOWLY if self.slow else ()
-        words += ("--persistent", "--undefinesource") if self.persistent else ()
-        argv = ["virsh", "-q", *KEEPALIVE, "-c", self.to_source.uri, *words]
+        argv += ["--unsafe", *(SLOWLY if self.slow else ())]
         self.virsh = self._open.enter_context(Started(argv))
+
+    def _client(self) -> list[str]:
+        """Whoever asks for the migration. virsh lets no source drive to a host without a name."""
+        here, there = self.to_source.uri, self.to_destination.uri
+        if self.case.road == DIRECT:
+            keeps = ("--persistent", "--undefinesource") if self.persistent else ()
+            argv = ["virsh", "-q", *KEEPALIVE, "-c", here, "migrate", "--live", GUEST, there]
+        else:
+            keeps = ("--persistent", "--undefine-source") if self.persistent else ()
+            argv = [*STERNA, "migrate", "-c", here, GUEST, there]
+            argv += ("--tunnelled",) if self.case.road == TUNNELLED else ()
+        return [*argv, *keeps]
 
     def take_off(self) -> None:
         """Up to the moment of the fault. AssertionError, with virsh's words, if it ends before."""

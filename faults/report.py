@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from faults.cases import EFFECTS, FAULTS, PHASES
+from faults.cases import DIRECT, EFFECTS, FAULTS, P2P, PHASES, ROAD_PHASES, TUNNELLED
 
 Results = Mapping[str, Mapping[str, Any]]
 
+ROADS: Final = (DIRECT, P2P, TUNNELLED)
 SIGNS: Final = {"source": "S", "destination": "D", "died with its QEMU": "†"}
 
 HEAD = """\
@@ -24,8 +25,8 @@ HEAD = """\
 real QEMU, {broken} of them with a broken law. {date}, {machine}, QEMU {qemu}, `src`
 of tree {tree}.
 
-Each case is a migration that `virsh` drives between two hosts of their own network namespaces. The
-guest counts, knows every byte of its memory, and keeps its last mark on a qcow2 disk that both
+Each case is a migration that `virsh` drives, or the source itself, between two hosts of their own
+network namespaces. The guest counts, knows every byte of its memory, and keeps its last mark on a qcow2 disk that both
 hosts have. In the named phase the named party is killed, frozen, cut off or filled up; what was
 taken away is given back after a while (a killed daemon starts again after 0.3 s, a frozen or
 silenced one comes back after 8 s or 3 s, a full disk is full for 2 s), and nobody gives a command.
@@ -46,6 +47,11 @@ S: the guest runs on at its source; D: at its destination; †: the killed QEMU 
 had it, so it died as any guest does whose QEMU is killed. Then the seconds from the fault to the
 guest running in one place, median / slowest, the time of the fault itself included. Empty: nobody
 is there in that phase.
+"""
+
+DRIVEN = """\
+The source's daemon drives (`sterna migrate`); the link client–destination is then that of the two
+daemons, through which in a tunnelled migration the memory goes too.
 """
 
 DEATHS = """\
@@ -95,12 +101,17 @@ def cell(found: list[Mapping[str, Any]]) -> str:
     return f"{told} **{bad} broken**" if bad else told
 
 
-def matrix(results: Results) -> list[str]:
-    cases = [result for result in injected(results) if not result["case"]["moment"]]
-    lines = [f"| party | fault | {' | '.join(PHASES)} |", f"|---|---|{'---|' * len(PHASES)}"]
+def of_road(results: Results, road: str) -> list[Mapping[str, Any]]:
+    return [r for r in injected(results) if r["case"].get("road", DIRECT) == road]
+
+
+def matrix(results: Results, road: str, phases: Iterable[str]) -> list[str]:
+    phases = tuple(phases)
+    cases = [result for result in of_road(results, road) if not result["case"]["moment"]]
+    lines = [f"| party | fault | {' | '.join(phases)} |", f"|---|---|{'---|' * len(phases)}"]
     for party, fault in FAULTS:
         row = [party, fault]
-        for phase in PHASES:
+        for phase in phases:
             wanted = (phase, party, fault)
             row.append(
                 cell(
@@ -116,9 +127,17 @@ def matrix(results: Results) -> list[str]:
 
 
 def deaths(results: Results) -> list[str]:
-    cases = [result for result in injected(results) if result["case"]["moment"]]
+    return [
+        "| road | daemon | way | moments | outcome, seconds | broken |",
+        "|---|---|---|---|---|---|",
+        *(line for road in ROADS for line in _deaths(road, of_road(results, road))),
+    ]
+
+
+def _deaths(road: str, results: list[Mapping[str, Any]]) -> list[str]:
+    cases = [result for result in results if result["case"]["moment"]]
     ways = list(dict.fromkeys(result["case"]["way"] for result in cases))
-    lines = ["| daemon | way | moments | outcome, seconds | broken |", "|---|---|---|---|---|"]
+    lines = []
     for party in EFFECTS:
         for way in ways:
             found = [r for r in cases if (r["case"]["party"], r["case"]["way"]) == (party, way)]
@@ -128,7 +147,8 @@ def deaths(results: Results) -> list[str]:
                 for outcome in ("source", "destination")
             ]
             lines.append(
-                f"| {party} | {way} | {len(found)} | {', '.join(filter(None, told))} | {bad} |"
+                f"| {road} | {party} | {way} | {len(found)} | {', '.join(filter(None, told))} |"
+                f" {bad} |"
             )
     return lines
 
@@ -142,6 +162,10 @@ def beside_libvirt(seen: Mapping[str, Mapping[str, str]]) -> list[str]:
         *lines,
         "| W16 | one half of a post-copy fails | post-copy isn't built yet | not tried |",
     ]
+
+
+def _road(results: Results, road: str) -> list[str]:
+    return [f"### {road.capitalize()}", "", *matrix(results, road, ROAD_PHASES), ""]
 
 
 def page(results: Results, seen: Mapping[str, Mapping[str, str]], tree: str) -> str:
@@ -161,8 +185,12 @@ def page(results: Results, seen: Mapping[str, Mapping[str, str]], tree: str) -> 
         "## Phase × party × fault",
         "",
         MATRIX,
-        *matrix(results),
+        *matrix(results, DIRECT, PHASES),
         "",
+        "## Driven by the source, and tunnelled",
+        "",
+        DRIVEN,
+        *(line for road in ROADS[1:] for line in _road(results, road)),
         "## A daemon dies at every moment of its core",
         "",
         DEATHS,

@@ -32,6 +32,11 @@ SAMPLE = (
     Case("moment", c.SOURCE, c.KILL, c.PERSISTENT, moment=24),
     Case("moment", c.DESTINATION, c.KILL, c.PLAIN, moment=20),
     Case("moment", c.DESTINATION, c.KILL, c.LEFT, moment=14),
+    Case("performed", c.TO_DESTINATION, c.CLOSE, road=c.P2P, round=1),
+    Case("finished", c.TO_DESTINATION, c.RESET, road=c.P2P, round=1),
+    Case("copying", c.SOURCE, c.KILL, road=c.TUNNELLED),
+    Case("copying", c.TO_DESTINATION, c.DROP, road=c.TUNNELLED),
+    Case("finish", c.DESTINATION, c.KILL, road=c.TUNNELLED),
 )
 
 

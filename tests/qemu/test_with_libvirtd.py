@@ -83,22 +83,26 @@ def test_definitions_go_along(
     sterna.virsh("undefine", GUEST).check()
 
 
-@pytest.mark.parametrize("road", ["direct", "tunnelled"])
+@pytest.fixture(params=["direct", "tunnelled"])
+def road(request: pytest.FixtureRequest, short_dir: Path) -> tuple[str, ...]:
+    """How the data goes, as an option of `sterna migrate`."""
+    if request.param == "tunnelled":
+        return ("--tunnelled",)
+    return ("--migrate-uri", f"unix://{short_dir}/data.sock")
+
+
 def test_either_drives_the_migration_to_the_other(
     sterna: Daemon,
     libvirtd: Host,
     serial_tap: SerialTap,
     tick_guest_xml: MakeGuest,
-    short_dir: Path,
-    road: str,
+    road: tuple[str, ...],
 ) -> None:
     """Peer-to-peer. (virsh wants a host in the URI; our client asks for one with a path.)"""
-    data = ("--migrate-uri", f"unix://{short_dir}/data.sock")
-    options = ("--tunnelled",) if road == "tunnelled" else data
     sterna.create(tick_guest_xml(GUEST, QUICK))
     serial_tap.wait_more_ticks()
     for source, destination in ((sterna, libvirtd), (libvirtd, sterna)):
-        words = (*STERNA, "migrate", "-c", source.uri, GUEST, destination.uri, *options)
+        words = (*STERNA, "migrate", "-c", source.uri, GUEST, destination.uri, *road)
         run(words, timeout_s=60).check()
         assert source.qemus() == []
         assert destination.state(GUEST) == "running (migrated)"
