@@ -26,11 +26,11 @@ real QEMU, {broken} of them with a broken law. {date}, {machine}, QEMU {qemu}, `
 of tree {tree}.
 
 Each case is a migration that `virsh` drives, or the source itself, between two hosts of their own
-network namespaces. The guest counts, knows every byte of its memory, and keeps its last mark on a qcow2 disk that both
-hosts have. In the named phase the named party is killed, frozen, cut off or filled up; what was
-taken away is given back after a while (a killed daemon starts again after 0.3 s, a frozen or
-silenced one comes back after 8 s or 3 s, a full disk is full for 2 s), and nobody gives a command.
-A case is good if then, by itself:
+network namespaces. The guest counts, knows every byte of its memory, and keeps its last mark on a
+qcow2 disk that both hosts have. In the named phase the named party is killed, frozen, cut off or
+filled up; what was taken away is given back after a while (a killed daemon starts again after
+0.3 s, a frozen or silenced one comes back after 8 s or 3 s, a full disk is full for 2 s), and
+nobody gives a command. A case is good if then, by itself:
 
 - one guest runs, and both daemons say so and have no job left;
 - the guest's count has no gap and nothing twice, all its memory is verified, its disk has no mark
