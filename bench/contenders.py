@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.daemon import Daemon
-from support.processes import Process, resident_kib
+from support.processes import Process, processor_s, resident_kib
 from support.real_libvirtd import RealLibvirtd, available, two_libvirtds
 
 
@@ -20,6 +20,7 @@ class Side:
     uri: str
     qemus: Callable[[], list[Process]]
     memory_kib: Callable[[], int]
+    cpu_s: Callable[[], float]
 
 
 Pair = tuple[Side, Side]
@@ -34,7 +35,10 @@ def sterna(directory: Path) -> Iterator[Pair]:
         def memory_kib() -> int:
             return sum(resident_kib(p.pid) for p in daemon.processes() if not p.is_qemu)
 
-        return Side(daemon.uri, daemon.qemus, memory_kib)
+        def cpu_s() -> float:
+            return sum(processor_s(p.pid) for p in daemon.processes() if not p.is_qemu)
+
+        return Side(daemon.uri, daemon.qemus, memory_kib, cpu_s)
 
     try:
         for daemon in daemons:
@@ -48,7 +52,11 @@ def sterna(directory: Path) -> Iterator[Pair]:
 @contextlib.contextmanager
 def libvirtd(directory: Path) -> Iterator[Pair]:
     def side(host: RealLibvirtd) -> Side:
-        return Side(host.uri, host.qemus, lambda: resident_kib(host.pid))
+        return Side(
+            *(host.uri, host.qemus),
+            memory_kib=lambda: resident_kib(host.pid),
+            cpu_s=lambda: processor_s(host.pid),
+        )
 
     with two_libvirtds(directory) as (first, second):
         yield side(first), side(second)

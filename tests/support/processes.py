@@ -117,6 +117,12 @@ def resident_kib(pid: int) -> int:
     raise ProcessLookupError(pid)
 
 
+def processor_s(pid: int) -> float:
+    """Processor time it has used, in user and in kernel mode."""
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Watched:
     """A process held by a pidfd: no other one can be mistaken for it."""
 

@@ -30,6 +30,10 @@ FD_NAME: Final = "tunnel"
 """By which a QEMU that receives knows its half."""
 
 
+BUFFER_BYTES: Final = 4 * STREAM_BYTES_MAX
+SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h; Python has no name for it
+
+
 class Download(Protocol):
     """The stream by which the data comes (`sterna.rpc` server stream)."""
 
@@ -55,8 +59,7 @@ class Tunnel:
 
         Raises: OSError.
         """
-        ours, qemus = socket.socketpair()
-        ours.setblocking(False)
+        ours, qemus = _pair()
         self._done = self._work.start(self._carry(ours))
         # Its failure is QEMU's, who finds its socket closed; whoever waits hears it, too.
         self._done.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -94,8 +97,7 @@ class TunnelEnd:
 
         Raises: OSError.
         """
-        ours, qemus = socket.socketpair()
-        ours.setblocking(False)
+        ours, qemus = _pair()
         self._work.start(self._carry(ours))
         return qemus
 
@@ -120,6 +122,18 @@ class TunnelEnd:
                 self._download.fail(SystemCallError(text, errno=number, domain=_STREAMS))
                 return
         await self._download.finish()
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Our half and QEMU's, with room for some packets, so that neither waits for each."""
+    ours, qemus = socket.socketpair()
+    ours.setblocking(False)
+    for sock in (ours, qemus):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+        except PermissionError:  # then as much as everybody may have
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+    return ours, qemus
 
 
 _STREAMS: Final = ErrorDomain.STREAMS

@@ -102,6 +102,15 @@ def build(
     return out
 
 
+def stream_header(
+    program: int, procedure: int, serial: int, data_bytes: int, *, version: int = 1
+) -> bytes:
+    """What goes before so many bytes of a stream's data: the rest of that packet."""
+    length = HEADER_BYTES + data_bytes
+    kind, status = PacketType.STREAM, Status.CONTINUE
+    return HEADER.pack(length, program, version, procedure, kind, serial, status)
+
+
 class Splitter:
     """Cuts received bytes into packets, however they were fragmented.
 
@@ -156,7 +165,10 @@ class Splitter:
         if available < length:
             self._check_no_fds()
             return None
-        data = bytes(buffer[at : at + length])
+        if isinstance(buffer, bytes) and len(buffer) == length:
+            data = buffer
+        else:
+            data = bytes(memoryview(buffer)[at : at + length])
         self._at = at + length
         packet = Packet(program, version, procedure, kind, serial, status, data)
         if kind in (PacketType.CALL_WITH_FDS, PacketType.REPLY_WITH_FDS):

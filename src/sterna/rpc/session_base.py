@@ -31,6 +31,7 @@ from sterna.rpc.frame import (
     Splitter,
     Status,
     build,
+    stream_header,
 )
 from sterna.rpc.keepalive import Due, KeepaliveTimer
 from sterna.rpc.msg_common import Hole
@@ -73,6 +74,9 @@ class FdByte(NamedTuple):
 
     fd: int
 
+
+_SENT_APART_BYTES = 4096
+"""Data from this size on leaves behind its header instead of being copied into one packet."""
 
 Chunk = bytes | bytearray | memoryview | FdByte
 
@@ -209,7 +213,7 @@ class BaseSession:
             self.output.append(FdByte(fd))
             self.output_bytes += 1
 
-    def _send_bounded(self, chunk: bytearray, bytes_max: int) -> bool:
+    def _send_bounded(self, chunk: bytes | bytearray, bytes_max: int) -> bool:
         """Send, unless too much is unsent already: then the connection ends."""
         if self.failure is not None:
             return False
@@ -257,7 +261,12 @@ class BaseSession:
         self._sendable(stream)
         if not 0 < len(data) <= STREAM_BYTES_MAX:
             raise LocalMistake(f"{len(data)} bytes in one stream packet")
-        self._stream_packet(stream, Status.CONTINUE, raw=data)
+        if len(data) < _SENT_APART_BYTES:
+            self._stream_packet(stream, Status.CONTINUE, raw=data)
+            return
+        header = stream_header(*stream.key, len(data))
+        if self._send_bounded(header, self.limits.output_bytes_max - len(data)):
+            self._send(data)
 
     def stream_send_hole(self, stream: StreamState, length: int) -> None:
         """Send a hole of `length` bytes. Only for streams opened as sparse."""

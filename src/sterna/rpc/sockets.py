@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sterna.rpc.errors import ProtocolViolation
+from sterna.rpc.frame import HEADER_BYTES, STREAM_BYTES_MAX
 from sterna.rpc.session_base import Chunk, FdByte
 
-READ_BYTES = 65_536
+READ_BYTES = HEADER_BYTES + STREAM_BYTES_MAX
+"""A full packet of a stream in one read is a packet without copying."""
 _WRITE_CHUNKS_MAX = 64
 _FD_SPACE = socket.CMSG_SPACE(8 * array.array("i").itemsize)
 _UCRED = struct.Struct("iII")
