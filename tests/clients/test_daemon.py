@@ -65,7 +65,9 @@ def test_one_root_has_one_daemon(daemon: Daemon) -> None:
 def test_a_taken_port_is_named(daemon: Daemon, short_dir: Path) -> None:
     ran = sternad("--root", str(short_dir / "x"), "--tcp", f"127.0.0.1:{daemon.tcp_port}")
     assert ran.code == 1
-    assert f"cannot listen on TCP 127.0.0.1:{daemon.tcp_port}" in ran.err
+    complaint = f"cannot listen on TCP 127.0.0.1:{daemon.tcp_port}: Address already in use"
+    assert ran.err.splitlines()[-1] == f"sternad: {complaint}"
+    assert "Traceback" not in ran.err
     assert not list((short_dir / "x" / "run").glob("libvirt-sock*"))
 
 

@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from sterna.client.errors import ConnectionFailed
-from sterna.client.uri import TCP_PORT, Uri, parse_uri
-from sterna.errors import AuthFailed, NoSupport, RpcError
+from sterna.client.uri import TCP_PORT, TLS_PORT, Uri, parse_uri
+from sterna.errors import AuthFailed, InvalidArg, NoSupport, RpcError
+from sterna.host.pki import client_files
 from sterna.host.places import Places
 from sterna.rpc.asyncio_shell import ClientConnection
 from sterna.rpc.enums import Feature
@@ -19,6 +22,7 @@ from sterna.rpc.msg_connect import (
     ConnectOpenArgs,
     ConnectSupportsFeatureArgs,
 )
+from sterna.rpc.tls import TlsFilesError, client_context, why_refused
 
 CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_INTERVAL_S = 1.0
@@ -46,12 +50,13 @@ async def open_session(text: str | None) -> AsyncIterator[ClientConnection]:
     except TimeoutError:
         raise ConnectionFailed(str(uri), f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        where = local_socket(uri) if uri.transport == "unix" else f"port {uri.port or TCP_PORT}"
+        port = uri.port or (TLS_PORT if uri.transport == "tls" else TCP_PORT)
+        where = local_socket(uri) if uri.transport == "unix" else f"port {port}"
         raise ConnectionFailed(
             str(uri), f"nobody listens at {where}: is sternad running?"
         ) from error
     except OSError as error:
-        raise ConnectionFailed(str(uri), error.strerror or str(error)) from error
+        raise ConnectionFailed(str(uri), _why(error)) from error
     try:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -101,9 +106,47 @@ async def _connect(uri: Uri) -> tuple[ClientConnection, asyncio.subprocess.Proce
             uri.host or "localhost", uri.port or TCP_PORT
         )
         return connection, None
+    if uri.transport == "tls":
+        host, port = uri.host or "localhost", uri.port or TLS_PORT
+        return await ClientConnection.connect_tls(host, port, _tls_context(uri)), None
     if uri.transport == "ssh":
         return await _connect_ssh(uri)
     return await ClientConnection.connect_unix(local_socket(uri)), None
+
+
+def _tls_context(uri: Uri) -> ssl.SSLContext:
+    """What we show to a host and whom we believe, as the URI's parameters have it.
+
+    Raises:
+        ConnectionFailed: the certificates cannot be used.
+    """
+    pkipath = uri.params.get("pkipath")
+    files = client_files(Path(pkipath) if pkipath else None)
+    try:
+        return client_context(
+            ca=None if _is_on(uri, "no_verify") else files.ca,
+            certificate=files.certificate,
+            key=files.key,
+            revoked=files.revoked,
+        )
+    except TlsFilesError as error:
+        raise ConnectionFailed(str(uri), str(error)) from error
+
+
+def _is_on(uri: Uri, name: str) -> bool:
+    """Switches are numbers in a URI, and any but 0 is on."""
+    value = uri.params.get(name, "0")
+    if not value.isdecimal():
+        raise InvalidArg(f"'{uri}': {name} is 0 or 1")
+    return int(value) != 0
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate cannot be believed: {why_refused(error)}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {why_refused(error)}"
+    return error.strerror or str(error)
 
 
 def local_socket(uri: Uri) -> str:

@@ -1,0 +1,73 @@
+"""The settings of who reaches the daemon over a network, and what a row of the table is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that can be set.
+
+    Attributes:
+        name: key in the configuration file and attribute of `Settings`.
+        kind: the type a value must have; a list is one of texts, kept as a tuple.
+        unit: what a number counts, "" where it counts nothing.
+        default: the value where nothing was said; None means "found out at start".
+        meaning: one or two sentences for the person who sets it.
+        option: the command-line option, None where only the file can say it.
+        metavar: placeholder of the option's value.
+        least, most: bounds of a number, inclusive.
+    """
+
+    name: str
+    kind: type[str] | type[int] | type[float] | type[bool] | type[list[str]]
+    unit: str
+    default: str | int | float | bool | tuple[str, ...] | None
+    meaning: str
+    option: str | None = None
+    metavar: str | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+ACCESS: tuple[Setting, ...] = (
+    Setting(
+        "tcp",
+        str,
+        "address:port",
+        None,
+        "Also listen on TCP, without TLS and without authentication. Only for loopback and for "
+        "networks where everybody may do everything; a warning is logged unless it is loopback.",
+        "--tcp",
+        "ADDR:PORT",
+    ),
+    Setting(
+        "tls",
+        str,
+        "address:port",
+        None,
+        "Also listen for TLS; clients expect it at port 16514. Whoever has a certificate of the "
+        "CA's may do everything, unless `tls_allowed_dn` says less.",
+        "--tls",
+        "ADDR:PORT",
+    ),
+    Setting(
+        "pki",
+        str,
+        "directory",
+        "/etc/pki",
+        "Where the certificates are: `CA/cacert.pem`, `libvirt/servercert.pem` and "
+        "`libvirt/private/serverkey.pem` below it, and `CA/cacrl.pem` if some were revoked. "
+        "SIGHUP reads them again.",
+    ),
+    Setting(
+        "tls_allowed_dn",
+        list,
+        "",
+        (),
+        "Names that clients' certificates may have, as `virt-pki-query-dn` prints them, with `*` "
+        "for anything and `?` for one character; without any, every certificate of the CA's is "
+        "let in.",
+    ),
+)
