@@ -74,7 +74,9 @@ class Daemon(Host):
             *prefix,
             *(sys.executable, "-m", "sterna.server"),
             *("--root", str(root), "--name", name, "--tcp", f"{address}:{self.tcp_port}"),
-            *("--migration-address", migration_address, *options),
+            *("--migration-address", migration_address),
+            *([] if address == "127.0.0.1" else ["--allow-unprotected-tcp"]),
+            *options,
         ]
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self.process: subprocess.Popen[bytes] | None = None

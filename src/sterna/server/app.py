@@ -36,7 +36,14 @@ from sterna.server.clients import Clients
 from sterna.server.context import Context
 from sterna.server.decisions import DecisionListener
 from sterna.server.emulators import host_supports
-from sterna.server.listeners import Listener, ListenError, bind_tcp, bind_unix, is_loopback
+from sterna.server.listeners import (
+    Listener,
+    ListenError,
+    bind_tcp,
+    bind_unix,
+    is_loopback,
+    refuse_unprotected,
+)
 from sterna.server.logging import event
 from sterna.server.peers import HostPeers
 from sterna.server.settings import Settings, SettingsError, octal, tcp_address
@@ -254,11 +261,11 @@ class Daemon:
         listeners: list[Listener] = []
         try:
             passed = sdnotify.listen_fds()
-            listeners += [passed_listener(fd, clients) for fd in passed]
+            listeners += [passed_listener(fd, clients, self._settings) for fd in passed]
             if not passed:
                 listeners += self._unix_listeners(clients)
             if self._settings.tcp is not None:
-                listeners += tcp_listeners(self._settings.tcp, clients)
+                listeners += tcp_listeners(self._settings.tcp, clients, self._settings)
             if self._settings.tls is not None and door is not None:
                 listeners += tls_listeners(self._settings.tls, door)
         except ListenError:
@@ -308,24 +315,30 @@ def reloaded(old: Settings, fresh: Settings) -> Settings:
     return Settings(**{n: changed.get(n, getattr(old, n)) for n in Settings.__dataclass_fields__})
 
 
-def passed_listener(fd: int, clients: Clients) -> Listener:
-    """A socket the service manager opened. Its name says what may be done there."""
+def passed_listener(fd: int, clients: Clients, settings: Settings) -> Listener:
+    """A socket the service manager opened. Its name says what may be done there.
+
+    Raises:
+        ListenError: it is plain TCP for other machines, which nobody has allowed.
+    """
     sock = socket.socket(fileno=fd)
+    if sock.family != socket.AF_UNIX and not settings.allow_unprotected_tcp:
+        refuse_unprotected(str(sock.getsockname()[0]))
     name = str(sock.getsockname())
     return Listener(
         sock, clients.accept, read_only=Path(name).name.endswith("-ro"), name=f"passed {name}"
     )
 
 
-def tcp_listeners(text: str, clients: Clients) -> list[Listener]:
+def tcp_listeners(text: str, clients: Clients, settings: Settings) -> list[Listener]:
     """Listen where the setting says; loudly, unless only this machine can come in.
 
     Raises:
-        ListenError: it cannot be.
+        ListenError: it cannot be, or may not.
     """
     host, port = tcp_address(text)
     made = []
-    for sock in bind_tcp(host, port):
+    for sock in bind_tcp(host, port, loopback_only=not settings.allow_unprotected_tcp):
         address, bound_port = sock.getsockname()[:2]
         if not is_loopback(address):
             event(

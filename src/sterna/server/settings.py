@@ -175,6 +175,7 @@ class Settings:
 
     name: str | None = None
     tcp: str | None = None
+    allow_unprotected_tcp: bool = False
     tls: str | None = None
     pki: str = "/etc/pki"
     tls_allowed_dn: tuple[str, ...] = ()

@@ -37,10 +37,20 @@ ACCESS: tuple[Setting, ...] = (
         str,
         "address:port",
         None,
-        "Also listen on TCP, without TLS and without authentication. Only for loopback and for "
-        "networks where everybody may do everything; a warning is logged unless it is loopback.",
+        "Also listen on TCP, without encryption: on loopback, or with `allow_unprotected_tcp` "
+        "anywhere. Whoever reaches this port may do everything.",
         "--tcp",
         "ADDR:PORT",
+    ),
+    Setting(
+        "allow_unprotected_tcp",
+        bool,
+        "",
+        False,
+        "Serve plain TCP to other machines as well. Without this word the daemon does not start "
+        "with such an address: everybody on that network would rule the host. `tls` needs no such "
+        "word.",
+        "--allow-unprotected-tcp",
     ),
     Setting(
         "tls",
