@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sterna.cli.command import Command
-from sterna.cli.commands import demo, extra, guests, history, migrate, reconcile, watch
+from sterna.cli.commands import demo, extra, guests, history, migrate, password, reconcile, watch
 
 COMMANDS: tuple[Command, ...] = (
     guests.LIST,
@@ -19,6 +19,7 @@ COMMANDS: tuple[Command, ...] = (
     reconcile.RECONCILE,
     history.HISTORY,
     watch.EVENTS,
+    password.PASSWORD,
     extra.VERSION,
     extra.COMPLETION,
     demo.DEMO,

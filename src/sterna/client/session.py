@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sterna.client.authentication import authenticate
 from sterna.client.errors import ConnectionFailed
 from sterna.client.uri import TCP_PORT, TLS_PORT, Uri, parse_uri
-from sterna.errors import AuthFailed, InvalidArg, NoSupport, RpcError
-from sterna.host.pki import client_files
+from sterna.errors import InvalidArg, NoSupport, RpcError
+from sterna.host.pki import PkiFiles, client_files
 from sterna.host.places import Places
 from sterna.rpc.asyncio_shell import ClientConnection
 from sterna.rpc.enums import Feature
@@ -81,8 +82,7 @@ async def _introduce(connection: ClientConnection, uri: Uri) -> None:
         kinds = list(auth.types)
     except (NoSupport, RpcError):
         kinds = []
-    if kinds and kinds[0] != 0:
-        raise AuthFailed(f"{uri} wants a kind of authentication that sterna does not speak")
+    await authenticate(connection, uri, kinds, has_certificate=_certificate_shown(uri))
     pings = await connection.call(
         "CONNECT_SUPPORTS_FEATURE", ConnectSupportsFeatureArgs(Feature.PROGRAM_KEEPALIVE)
     )
@@ -120,8 +120,7 @@ def _tls_context(uri: Uri) -> ssl.SSLContext:
     Raises:
         ConnectionFailed: the certificates cannot be used.
     """
-    pkipath = uri.params.get("pkipath")
-    files = client_files(Path(pkipath) if pkipath else None)
+    files = _certificates(uri)
     try:
         return client_context(
             ca=None if _is_on(uri, "no_verify") else files.ca,
@@ -131,6 +130,15 @@ def _tls_context(uri: Uri) -> ssl.SSLContext:
         )
     except TlsFilesError as error:
         raise ConnectionFailed(str(uri), str(error)) from error
+
+
+def _certificates(uri: Uri) -> PkiFiles:
+    pkipath = uri.params.get("pkipath")
+    return client_files(Path(pkipath) if pkipath else None)
+
+
+def _certificate_shown(uri: Uri) -> bool:
+    return uri.transport == "tls" and _certificates(uri).certificate is not None
 
 
 def _is_on(uri: Uri, name: str) -> bool:

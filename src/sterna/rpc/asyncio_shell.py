@@ -86,6 +86,10 @@ class ServerConnection(Connection):
         """Calls not yet answered."""
         return self._session.calls_running
 
+    def widen(self, limits: Limits) -> None:
+        """Other limits from now on, for a client that is trusted with more."""
+        self._session.widen(limits)
+
     def reply(self, call: Call, ret: Message | None = None, fds: Sequence[int] = ()) -> None:
         """Answer a call; forgotten if the connection has ended. The caller keeps its `fds`.
 

@@ -102,10 +102,13 @@ def _record_ahead(chunks: deque[Chunk]) -> bytes:
     return bytes(ahead)
 
 
-def server_context(*, ca: Path, certificate: Path, key: Path, revoked: Path) -> ssl.SSLContext:
+def server_context(
+    *, ca: Path, certificate: Path, key: Path, revoked: Path, demand: bool = True
+) -> ssl.SSLContext:
     """What a server shows and demands: a certificate of the client's, by the same CA.
 
     Args:
+        demand: refuse clients that show none; a bad one is refused in any case.
         revoked: the CA's list of revoked certificates; heeded if the file is there.
 
     Raises:
@@ -115,7 +118,7 @@ def server_context(*, ca: Path, certificate: Path, key: Path, revoked: Path) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _restrict(context)
     context.num_tickets = 0  # sessions are not resumed
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if demand else ssl.CERT_OPTIONAL
     _trust(context, ca, revoked)
     _show(context, certificate, key)
     _prove(certificate, key, ca)

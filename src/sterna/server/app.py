@@ -244,7 +244,10 @@ class Daemon:
         """For TLS, if it is to be served. ListenError if they cannot be used."""
         if self._settings.tls is not None:
             try:
-                self._certificates = Certificates(Path(self._settings.pki))
+                self._certificates = Certificates(
+                    Path(self._settings.pki),
+                    demand=self._settings.tls_client_certificate == "required",
+                )
             except TlsFilesError as error:
                 raise ListenError(f"cannot serve TLS: {error}") from error
 

@@ -9,8 +9,11 @@ import resource
 import socket
 from dataclasses import dataclass
 
+from sterna.host.passwords import Passwords
 from sterna.rpc.asyncio_shell import Call, Limits, ServerConnection
 from sterna.rpc.sockets import Transport
+from sterna.server import authentication
+from sterna.server.authentication import Authentication, Strangers
 from sterna.server.context import Context
 from sterna.server.dispatch import dispatch
 from sterna.server.logging import event
@@ -43,6 +46,7 @@ class Clients:
         self._count = 0
         self._refused = 0
         self._tell_refused_at = 0.0
+        self._strangers = Strangers(Passwords(context.places.passwords))
 
     def accept(
         self,
@@ -105,18 +109,27 @@ class Clients:
     def _begin(self, number: int, came: Came, tasks: asyncio.TaskGroup) -> Session | None:
         session: Session
         limits = Limits(calls_running_max=self._context.settings.client_calls_max)
+        asked = self._is_asked(came)
 
         def handle(_: ServerConnection, call: Call) -> None:
             dispatch(session, call)
 
         try:
             connection = ServerConnection(
-                came.sock, handle, limits=limits, transport=came.transport
+                came.sock,
+                handle,
+                limits=authentication.LIMITS if asked else limits,
+                transport=came.transport,
             )
         except OSError:
             came.sock.close()  # gone before it was looked at
             return None
         session = Session(number, self._context, connection, came.read_only, tasks)
+        if asked:
+            optional = self._context.settings.tls_client_certificate == "optional"
+            session.authentication = Authentication(
+                connection, self._strangers, came.certificate if optional else "", limits
+            )
         self._context.sessions[number] = session
         peer = connection.peer
         event(
@@ -130,6 +143,13 @@ class Clients:
             certificate=came.certificate,
         )
         return session
+
+    def _is_asked(self, came: Came) -> bool:
+        """Whether a client has to say who it is before anything else."""
+        settings = self._context.settings
+        if came.transport is not None:
+            return settings.auth_tls == "sasl"
+        return came.sock.family != socket.AF_UNIX and settings.auth_tcp == "sasl"
 
     def _end(self, session: Session, reason: str) -> None:
         self._context.sessions.pop(session.number, None)

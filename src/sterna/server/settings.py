@@ -179,6 +179,9 @@ class Settings:
     tls: str | None = None
     pki: str = "/etc/pki"
     tls_allowed_dn: tuple[str, ...] = ()
+    tls_client_certificate: str = "required"
+    auth_tcp: str = "none"
+    auth_tls: str = "none"
     migration_address: str | None = None
     migration_port_min: int = 49152
     migration_port_max: int = 49215
@@ -326,6 +329,8 @@ def checked(setting: Setting, value: object, where: str) -> object:
             raise SettingsError(f"{where}: {value} is above {setting.most}")
     if setting.name in {"socket_mode", "socket_read_only_mode"}:
         octal(str(value), where)
+    if setting.choices and value not in setting.choices:
+        raise SettingsError(f"{where}: expected {' or '.join(setting.choices)}, got {value!r}")
     if setting.name in {"tcp", "tls"}:
         tcp_address(str(value), where)
     return value
@@ -348,6 +353,10 @@ def check_together(s: Settings) -> None:
         )
     if s.name is not None and (not s.name or len(s.name) > 255 or "\0" in s.name):
         raise SettingsError(f"--name: {s.name!r} is not a host name")
+    if s.tls_client_certificate == "optional" and s.auth_tls != "sasl":
+        raise SettingsError(
+            "tls_client_certificate = 'optional' needs auth_tls = 'sasl': anybody could come in"
+        )
     if s.qemu_group and not s.qemu_user:
         raise SettingsError("qemu_group needs qemu_user")
 

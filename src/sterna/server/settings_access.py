@@ -18,6 +18,7 @@ class Setting:
         option: the command-line option, None where only the file can say it.
         metavar: placeholder of the option's value.
         least, most: bounds of a number, inclusive.
+        choices: what a text may be; empty for anything.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Setting:
     metavar: str | None = None
     least: float | None = None
     most: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 ACCESS: tuple[Setting, ...] = (
@@ -79,5 +81,33 @@ ACCESS: tuple[Setting, ...] = (
         "Names that clients' certificates may have, as `virt-pki-query-dn` prints them, with `*` "
         "for anything and `?` for one character; without any, every certificate of the CA's is "
         "let in.",
+    ),
+    Setting(
+        "tls_client_certificate",
+        str,
+        "",
+        "required",
+        "`required`: nobody is let in without a certificate. `optional`, which needs "
+        '`auth_tls = "sasl"`: a certificate or a password, either is enough.',
+        choices=("required", "optional"),
+    ),
+    Setting(
+        "auth_tls",
+        str,
+        "",
+        "none",
+        "`none`: over TLS the certificate says who a client is. `sasl`: it must also give a "
+        "password, set with `sterna password`.",
+        choices=("none", "sasl"),
+    ),
+    Setting(
+        "auth_tcp",
+        str,
+        "",
+        "none",
+        "`sasl`: a client on plain TCP must give a password, set with `sterna password`. That "
+        "does not encrypt what follows, and `allow_unprotected_tcp` is needed all the same; "
+        "libvirt's own clients refuse a password there.",
+        choices=("none", "sasl"),
     ),
 )

@@ -47,12 +47,16 @@ class Serve(Protocol):
 class Certificates:
     """The certificates in force.
 
+    Args:
+        demand: clients must have one, too.
+
     Raises:
         TlsFilesError: they cannot be used.
     """
 
-    def __init__(self, pki: Path) -> None:
+    def __init__(self, pki: Path, *, demand: bool = True) -> None:
         self._pki = pki
+        self.demand = demand
         self.context = self._read()
 
     def reload(self) -> None:
@@ -70,7 +74,11 @@ class Certificates:
         assert files.certificate is not None  # noqa: S101 - a server's always have a path
         assert files.key is not None  # noqa: S101 - the same
         return server_context(
-            ca=files.ca, certificate=files.certificate, key=files.key, revoked=files.revoked
+            ca=files.ca,
+            certificate=files.certificate,
+            key=files.key,
+            revoked=files.revoked,
+            demand=self.demand,
         )
 
 
@@ -129,7 +137,9 @@ class TlsDoor:
             async with asyncio.timeout(self._handshake_s):
                 tls = await accept_tls(sock, self._certificates.context)
                 name = distinguished_name(tls)
-                if not is_allowed(name, self._allowed()):
+                # Who has none must say who it is in another way.
+                shown = name or self._certificates.demand
+                if shown and not is_allowed(name, self._allowed()):
                     raise OSError(errno.EACCES, f"the name {name!r} is not in tls_allowed_dn")
                 await welcome(tls)
         except asyncio.CancelledError:
