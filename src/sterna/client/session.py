@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sterna.client.authentication import authenticate
 from sterna.client.errors import ConnectionFailed
 from sterna.client.uri import TCP_PORT, TLS_PORT, Uri, parse_uri
 from sterna.errors import InvalidArg, NoSupport, RpcError
@@ -82,7 +81,11 @@ async def _introduce(connection: ClientConnection, uri: Uri) -> None:
         kinds = list(auth.types)
     except (NoSupport, RpcError):
         kinds = []
-    await authenticate(connection, uri, kinds, has_certificate=_certificate_shown(uri))
+    if any(kinds) or "auth" in uri.params:
+        # Most hosts don't ask, and each command would have to load it.
+        from sterna.client.authentication import authenticate  # noqa: PLC0415
+
+        await authenticate(connection, uri, kinds, has_certificate=_certificate_shown(uri))
     pings = await connection.call(
         "CONNECT_SUPPORTS_FEATURE", ConnectSupportsFeatureArgs(Feature.PROGRAM_KEEPALIVE)
     )

@@ -9,12 +9,13 @@ from pathlib import Path
 from sterna.cli.command import Argument, Command, Context
 from sterna.cli.exits import Exit
 from sterna.cli.output import print_error, print_json
-from sterna.host.passwords import Passwords, PasswordsError
 from sterna.host.places import Places
 
 
 async def run_password(context: Context) -> int:
     """Sets, removes or lists; the daemon reads the file at each login."""
+    from sterna.host.passwords import Passwords, PasswordsError
+
     args = context.args
     passwords = Passwords(Places.chosen(args.root).passwords)
     try:
@@ -29,25 +30,24 @@ async def run_password(context: Context) -> int:
                 print_error(f"{args.user} has no password here")
                 return Exit.FAILED
         else:
-            passwords.set(args.user, asked(args.user))
+            password = asked(args.user)
+            if password is None:
+                print_error("these are two different passwords")
+                return Exit.FAILED
+            passwords.set(args.user, password)
     except PasswordsError as error:
         print_error(str(error))
         return Exit.FAILED
     return Exit.OK
 
 
-def asked(user: str) -> str:
-    """The password: typed twice at a terminal, else the first line of standard input.
-
-    Raises:
-        PasswordsError: typed differently.
-    """
+def asked(user: str) -> str | None:
+    """The password: typed twice at a terminal, else the first line of standard input. None if it
+    was typed differently."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     first = getpass.getpass(f"Password for {user}: ")
-    if getpass.getpass("Again: ") != first:
-        raise PasswordsError("these are two different passwords")
-    return first
+    return first if getpass.getpass("Again: ") == first else None
 
 
 PASSWORD = Command(
