@@ -111,7 +111,8 @@ def find_credentials(uri: Uri) -> Credentials:
     looked = []
     for path in _files(uri):
         looked.append(str(path))
-        if path.exists():
+        # A daemon that migrates is a client too: nothing that blocks may be opened for its callers.
+        if path.is_file():
             found = _in_file(path, uri.host or "localhost")
             if found is not None:
                 return found
@@ -135,7 +136,8 @@ def _in_file(path: Path, host: str) -> Credentials | None:
     except OSError as error:
         raise AuthFailed(f"cannot read {path}: {error.strerror}") from error
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise InvalidArg(f"{path} is not a file of credentials: {error}") from error
+        # Its own words would quote the file.
+        raise InvalidArg(f"{path} is not a file of credentials") from error
     for name in (f"auth-libvirt-{host}", "auth-libvirt-default"):
         which = parser.get(name, "credentials", fallback=None)
         section = f"credentials-{which}"
@@ -144,5 +146,7 @@ def _in_file(path: Path, host: str) -> Credentials | None:
         try:
             return Credentials(parser.get(section, "authname"), parser.get(section, "password"))
         except configparser.Error as error:
-            raise InvalidArg(f"{path}: [{name}] names [{section}]: {error}") from error
+            raise InvalidArg(
+                f"{path}: [{name}] names [{section}], which has no authname and password"
+            ) from error
     return None

@@ -155,6 +155,7 @@ def _restrict(context: ssl.SSLContext) -> None:
 
 
 def _trust(context: ssl.SSLContext, ca: Path, revoked: Path | None) -> None:
+    _refuse_other_than_files(ca, revoked)
     try:
         context.load_verify_locations(ca)
     except (OSError, ValueError) as error:
@@ -169,7 +170,15 @@ def _trust(context: ssl.SSLContext, ca: Path, revoked: Path | None) -> None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 
 
+def _refuse_other_than_files(*paths: Path | None) -> None:
+    """Opening a pipe would wait for ever."""
+    for path in paths:
+        if path is not None and path.exists() and not path.is_file():
+            raise TlsFilesError(f"{path} is not a file")
+
+
 def _show(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    _refuse_other_than_files(certificate, key)
     for path, what in ((certificate, "certificate"), (key, "key")):
         try:
             path.read_bytes()  # OpenSSL does not say which of the two it could not read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_none_there(tmp_path: Path) -> None:
     path = tmp_path / "none"
     with pytest.raises(AuthFailed, match=f"there is none for it in {path}"):
         find_credentials(parse_uri(f"qemu+tls://host-a/system?authfile={path}"))
+
+
+def test_a_pipe_is_not_waited_for(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(AuthFailed, match="there is none for it"):
+        find_credentials(parse_uri(f"qemu+tls://host-a/system?authfile={file}"))
+
+
+def test_an_error_does_not_quote_the_file(file: Path) -> None:
+    file.write_text("root:secret\n")
+    with pytest.raises(InvalidArg) as refusal:
+        find_credentials(parse_uri(f"qemu+tls://host-a/system?authfile={file}"))
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

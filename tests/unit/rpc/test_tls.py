@@ -318,6 +318,15 @@ def test_a_certificate_nobody_would_believe(papers: Papers, tmp_path: Path, what
         as_server(server_files(pki))
 
 
+@pytest.mark.parametrize("name", ["cacert.pem", "cacrl.pem", "clientcert.pem", "clientkey.pem"])
+def test_a_pipe_is_not_waited_for(papers: Papers, tmp_path: Path, name: str) -> None:
+    pkipath = papers.authority.client(tmp_path / "c")
+    (pkipath / name).unlink(missing_ok=True)
+    os.mkfifo(pkipath / name)
+    with pytest.raises(TlsFilesError, match="is not a file"):
+        as_client(client_files(pkipath))
+
+
 def test_half_of_a_clients_identity_is_an_error(papers: Papers, tmp_path: Path) -> None:
     pkipath = papers.authority.client(tmp_path / "c")
     (pkipath / "clientkey.pem").unlink()
