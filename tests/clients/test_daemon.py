@@ -65,7 +65,9 @@ def test_one_root_has_one_daemon(daemon: Daemon) -> None:
 def test_a_taken_port_is_named(daemon: Daemon, short_dir: Path) -> None:
     ran = sternad("--root", str(short_dir / "x"), "--tcp", f"127.0.0.1:{daemon.tcp_port}")
     assert ran.code == 1
-    assert f"cannot listen on TCP 127.0.0.1:{daemon.tcp_port}" in ran.err
+    complaint = f"cannot listen on TCP 127.0.0.1:{daemon.tcp_port}: Address already in use"
+    assert ran.err.splitlines()[-1] == f"sternad: {complaint}"
+    assert "Traceback" not in ran.err
     assert not list((short_dir / "x" / "run").glob("libvirt-sock*"))
 
 
@@ -106,14 +108,21 @@ def test_two_hosts_side_by_side_differ(hosts: Hosts) -> None:
     assert len(uuids) == 2
 
 
-def test_tcp_beyond_loopback_is_warned_of(hosts: Hosts, short_dir: Path) -> None:
+def test_tcp_beyond_loopback_needs_a_word_and_is_warned_of(hosts: Hosts, short_dir: Path) -> None:
+    for address in ("0.0.0.0", "[::]", ""):
+        ran = sternad("--root", str(short_dir / "x"), "--tcp", f"{address}:{free_port()}")
+        assert ran.code == 1
+        assert ran.err.splitlines()[-1].endswith(
+            "serve TLS there instead (setting tls), listen on loopback, or say "
+            "allow_unprotected_tcp = true"
+        )
     config = short_dir / "c.toml"
     config.write_text("client_calls_max = 7\n")
     loopback = hosts.start("alpha", "--config", str(config))
     assert "listener.unprotected" not in loopback.log_path.read_text()
     assert virsh(loopback.tcp_uri, "hostname").check().out.strip() == "alpha"
     port = free_port()
-    open_to_all = hosts.start("beta", "--tcp", f"0.0.0.0:{port}")
+    open_to_all = hosts.start("beta", "--tcp", f"0.0.0.0:{port}", "--allow-unprotected-tcp")
     open_to_all.tcp_port = port
     assert "warning listener.unprotected" in open_to_all.log_path.read_text()
 

@@ -39,6 +39,7 @@ class Daemon(Host):
 
     Attributes:
         tcp_uri: through loopback TCP, as the other host would use it.
+        tls_port: where it serves TLS, for tests that say so in its settings.
         log_path: what the daemon wrote, of all its lives.
     """
 
@@ -61,6 +62,7 @@ class Daemon(Host):
         self.name = name
         self.mark = secrets.token_hex(8)
         self.tcp_port = free_port()
+        self.tls_port = 0
         self.socket = root / "run" / "libvirt-sock"
         self.socket_read_only = root / "run" / "libvirt-sock-ro"
         self.uri = f"qemu+unix:///system?socket={self.socket}"
@@ -72,7 +74,9 @@ class Daemon(Host):
             *prefix,
             *(sys.executable, "-m", "sterna.server"),
             *("--root", str(root), "--name", name, "--tcp", f"{address}:{self.tcp_port}"),
-            *("--migration-address", migration_address, *options),
+            *("--migration-address", migration_address),
+            *([] if address == "127.0.0.1" else ["--allow-unprotected-tcp"]),
+            *options,
         ]
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self.process: subprocess.Popen[bytes] | None = None

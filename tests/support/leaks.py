@@ -73,7 +73,7 @@ def leaks_of(daemon: Daemon) -> list[str]:
         # Loopback is one address, so the door is one socket.
         grown.subtract({"socket": 1 if door in ports else 0})
         found += [f"{count} more {kind}" for kind, count in grown.items() if count > 0]
-        extra = ports - {daemon.tcp_port, door}
+        extra = ports - {daemon.tcp_port, daemon.tls_port, door}
         found += [f"listening port {port}" for port in sorted(extra)]
     found += [f"file run/{name}" for name in sorted(guests_files(daemon))]
     return found

@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from sterna.host.pki import server_files
+from support.certificates import Authority
 from support.clients import virsh
 from support.host import Host
 from support.processes import Process, end_all, processes, wait_for
@@ -35,7 +37,7 @@ SCRIPT = """
 hostname "$NAME"
 ip link set lo up
 { binds }
-exec "$LIBVIRTD" -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+exec "$LIBVIRTD" $LISTEN -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
 """
 
 
@@ -60,10 +62,14 @@ def named(process: Process) -> bool:
 class RealLibvirtd(Host):
     """One libvirtd. `address` is where its incoming guests are reached."""
 
-    def __init__(self, root: Path, *, name: str, address: str) -> None:
+    def __init__(
+        self, root: Path, *, name: str, address: str, tls: Authority | None = None
+    ) -> None:
+        """With a CA it listens for TLS, too."""
         self.root = root
         self.name = name
         self.address = address
+        self.tls = tls
         self.socket = root / "run" / "libvirt-sock"
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,7 +86,12 @@ class RealLibvirtd(Host):
         (self.root / "cache").rmdir()
         (self.root / "cache").symlink_to(CACHE)
         binds = "\n".join(f'mount --bind "$ROOT/{name}" {BINDS[name]}' for name in BINDS)
-        environment = {"NAME": self.name, "ROOT": str(self.root), "LIBVIRTD": LIBVIRTD}
+        environment = {
+            "NAME": self.name,
+            "ROOT": str(self.root),
+            "LIBVIRTD": LIBVIRTD,
+            "LISTEN": "--listen" if self.tls else "",
+        }
         with (self.root / "output.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*NAMESPACES, "sh", "-euc", SCRIPT.replace("{ binds }", binds)],
@@ -107,12 +118,22 @@ class RealLibvirtd(Host):
     def _configure(self) -> None:
         (self.root / "etc" / "libvirtd.conf").write_text(
             f'host_uuid = "{uuid.uuid4()}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n'
-            'unix_sock_group = "root"\nlisten_tls = 0\nlog_level = 3\n'
+            'unix_sock_group = "root"\nlog_level = 3\n' + self._tls_configuration()
         )
         (self.root / "etc" / "qemu.conf").write_text(
             'security_driver = "none"\nuser = "root"\ngroup = "root"\nstdio_handler = "file"\n'
             "dynamic_ownership = 0\nremember_owner = 0\nnamespaces = []\ncgroup_controllers = []\n"
             f'migration_host = "{self.address}"\nmigration_address = "{self.address}"\n'
+        )
+
+    def _tls_configuration(self) -> str:
+        if self.tls is None:
+            return "listen_tls = 0\n"
+        pki = self.tls.server(self.root / "pki", names=f"IP:{self.address}")
+        files = server_files(pki)
+        return (
+            f'listen_tls = 1\nca_file = "{files.ca}"\ncert_file = "{files.certificate}"\n'
+            f'key_file = "{files.key}"\n'
         )
 
     @property
@@ -164,11 +185,13 @@ def link(first: RealLibvirtd, second: RealLibvirtd) -> None:
 
 
 @contextlib.contextmanager
-def two_libvirtds(directory: Path) -> Iterator[tuple[RealLibvirtd, RealLibvirtd]]:
+def two_libvirtds(
+    directory: Path, *, tls: Authority | None = None
+) -> Iterator[tuple[RealLibvirtd, RealLibvirtd]]:
     """Two hosts that reach each other; everything of theirs is gone afterwards."""
     hosts = (
-        RealLibvirtd(directory / "real-a", name="real-a", address="192.0.2.1"),
-        RealLibvirtd(directory / "real-b", name="real-b", address="192.0.2.2"),
+        RealLibvirtd(directory / "real-a", name="real-a", address="192.0.2.1", tls=tls),
+        RealLibvirtd(directory / "real-b", name="real-b", address="192.0.2.2", tls=tls),
     )
     try:
         for host in hosts:

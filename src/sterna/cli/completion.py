@@ -51,7 +51,11 @@ def completion_script(shell: str) -> str:
 
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Those of commands, by their whole names: some have two words."""
+    found = {}
     for action in parser._actions:  # as above
         if isinstance(action, argparse._SubParsersAction):  # as above
-            return dict(action.choices)
-    return {}
+            for name, sub in action.choices.items():
+                found[name] = sub
+                found |= {f"{name} {inner}": below for inner, below in _subparsers(sub).items()}
+    return found

@@ -28,6 +28,9 @@ environment:
   STERNA_URI   the host to talk to when -c is not given
 """
 
+# What commands of two words have in common.
+GROUPS = {"pki": "make and install certificates for hosts"}
+
 # Every command takes these, after its name, so that `sterna list --json` reads naturally.
 COMMON = (
     Argument(
@@ -50,9 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sterna {sterna.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
     for command in COMMANDS:
-        sub = commands.add_parser(
-            command.name,
+        group, _, name = command.name.rpartition(" ")
+        if group and group not in groups:
+            made = commands.add_parser(group, help=GROUPS[group], description=GROUPS[group])
+            groups[group] = made.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+        sub = (groups[group] if group else commands).add_parser(
+            name,
             help=command.help,
             description=command.description,
             epilog=f"example:\n  {command.example}" if command.example else None,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from sterna.cli.command import Command
-from sterna.cli.commands import demo, extra, guests, history, migrate, reconcile, watch
+from sterna.cli.commands import (
+    demo,
+    extra,
+    guests,
+    history,
+    migrate,
+    password,
+    pki,
+    reconcile,
+    watch,
+)
 
 COMMANDS: tuple[Command, ...] = (
     guests.LIST,
@@ -20,6 +30,11 @@ COMMANDS: tuple[Command, ...] = (
     reconcile.RECONCILE,
     history.HISTORY,
     watch.EVENTS,
+    pki.INIT,
+    pki.HOST,
+    pki.INSTALL,
+    pki.SHOW,
+    password.PASSWORD,
     extra.VERSION,
     extra.COMPLETION,
     demo.DEMO,

@@ -4,6 +4,7 @@
 |---|---|
 | ``qemu:///system``, ``qemu:///session`` | this machine's daemon |
 | ``qemu+unix:///system?socket=PATH`` | the daemon behind that socket |
+| ``qemu+tls://HOST[:16514]/system``, ``qemu://HOST/system`` | over TLS, with certificates |
 | ``qemu+tcp://HOST[:16509]/system`` | over TCP, unencrypted |
 | ``qemu+ssh://[USER@]HOST[:PORT]/system[?socket=PATH]`` | the daemon there, through ssh |
 | ``/PATH`` | short for ``qemu+unix:///system?socket=/PATH`` |
@@ -21,9 +22,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sterna.errors import InvalidArg
+from sterna.host.pki import SYSTEM_PKI
 
 TCP_PORT = 16509
-TRANSPORTS = ("unix", "tcp", "ssh")
+TLS_PORT = 16514
+TRANSPORTS = ("unix", "tls", "tcp", "ssh")
 # Parameters that steer the client and are not passed on to the daemon.
 OWN_PARAMS = frozenset(
     {
@@ -44,6 +47,7 @@ class Uri:
         socket: path of the unix socket, empty for the transport's default.
         open_name: what CONNECT_OPEN sends.
         text: what the user wrote.
+        pki: where the system's certificates are, for a daemon that has them elsewhere.
     """
 
     transport: str
@@ -55,6 +59,7 @@ class Uri:
     open_name: str
     text: str
     params: dict[str, str] = field(default_factory=dict)
+    pki: Path = SYSTEM_PKI
 
     def __str__(self) -> str:
         return self.text
@@ -77,12 +82,7 @@ def parse_uri(text: str) -> Uri:
     params = {name.lower(): value for name, value in parse_qsl(split.query, keep_blank_values=True)}
     host = split.hostname or ""
     if not transport:
-        if host:
-            raise InvalidArg(
-                f"'{text}': without a transport this means TLS, which is not supported yet; "
-                "write qemu+tcp://, or qemu+ssh://"
-            )
-        transport = "unix"
+        transport = "tls" if host else "unix"
     if transport not in TRANSPORTS:
         raise InvalidArg(f"'{text}': unknown transport '{transport}' ({', '.join(TRANSPORTS)})")
     if transport == "unix" and host:

@@ -87,7 +87,13 @@ def _reaches_others(address: str) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
 
 
-def _resolved(name: str) -> list[str]:
+def reachable_addresses() -> list[str]:
+    """Return those of this machine's addresses that others may reach it by."""
+    return [address for address in own_addresses() if _reaches_others(address)]
+
+
+def resolved(name: str) -> list[str]:
+    """Return the addresses that a name has; none if it has none. May take as long as DNS does."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -99,7 +105,7 @@ def migration_address(
     configured: str | None,
     name: str,
     *,
-    resolve: Callable[[str], Iterable[str]] = _resolved,
+    resolve: Callable[[str], Iterable[str]] = resolved,
     is_local: Callable[[str], bool] = is_local_address,
     addresses: Callable[[], Iterable[str]] = own_addresses,
 ) -> str:

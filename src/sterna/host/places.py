@@ -86,6 +86,11 @@ class Places:
         return self.state / "sterna.db"
 
     @property
+    def passwords(self) -> Path:
+        """Who may come in with a password."""
+        return self.state / "passwords"
+
+    @property
     def qemu_run(self) -> Path:
         """Monitor sockets."""
         return self.run / "qemu"

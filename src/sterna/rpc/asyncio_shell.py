@@ -7,12 +7,14 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from sterna.errors import InternalError, RpcError, SternaError
 from sterna.rpc.asyncio_connection import Connection
 from sterna.rpc.asyncio_streams import ClientStream, ServerStream, Stream
+from sterna.rpc.asyncio_tls import connect_tls
 from sterna.rpc.calls import Procedure, procedure
 from sterna.rpc.errors import ConnectionLost, StreamClosed
 from sterna.rpc.session import Call, Limits, ServerSession, StreamInput, StreamState
@@ -25,6 +27,7 @@ from sterna.rpc.sockets import (
     peer_of,
     short_unix_path,
 )
+from sterna.rpc.tls import TlsTransport
 from sterna.xdr.message import Message
 from sterna.xdr.wire import WireError
 
@@ -82,6 +85,10 @@ class ServerConnection(Connection):
     def calls_running(self) -> int:
         """Calls not yet answered."""
         return self._session.calls_running
+
+    def widen(self, limits: Limits) -> None:
+        """Other limits from now on, for a client that is trusted with more."""
+        self._session.widen(limits)
 
     def reply(self, call: Call, ret: Message | None = None, fds: Sequence[int] = ()) -> None:
         """Answer a call; forgotten if the connection has ended. The caller keeps its `fds`.
@@ -213,24 +220,26 @@ class ClientConnection(Connection):
             OSError: no address answers; the last one's error.
             TimeoutError: none did in time.
         """
-        loop = asyncio.get_running_loop()
-        last: OSError = OSError(f"no address for {host}")
         async with asyncio.timeout(timeout_s):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            for family, kind, proto, _, address in found:
-                sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, proto)
-                try:
-                    sock.setblocking(False)
-                    await loop.sock_connect(sock, address)
-                except OSError as error:
-                    sock.close()
-                    last = error
-                    continue
-                except BaseException:
-                    sock.close()
-                    raise
-                return cls.from_socket(sock, limits=limits)
-        raise last
+            sock = await open_tcp(host, port)
+        return cls.from_socket(sock, limits=limits)
+
+    @classmethod
+    async def connect_tls(
+        cls, host: str, port: int, context: ssl.SSLContext, *, timeout_s: float = 10.0
+    ) -> Self:
+        """Connect over TLS.
+
+        Args:
+            context: what we show and whom we believe; see `sterna.rpc.tls.client_context`.
+
+        Raises:
+            OSError: no address answers, or the handshake failed; see `sterna.rpc.asyncio_tls`.
+            TimeoutError: not done in time.
+        """
+        async with asyncio.timeout(timeout_s):
+            sock = await open_tcp(host, port)
+            return cls(TlsTransport(await connect_tls(sock, context, host)))
 
     async def call(self, name: str, args: Message | None = None, fds: Sequence[int] = ()) -> Any:
         """Make a call and wait for its reply message (None if it is empty).
@@ -337,6 +346,27 @@ class ClientConnection(Connection):
         for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionLost(lost.reason))
+
+
+async def open_tcp(host: str, port: int) -> socket.socket:
+    """A connected socket that does not block. OSError if no address answers; the last one's."""
+    loop = asyncio.get_running_loop()
+    last: OSError = OSError(f"no address for {host}")
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, kind, proto, _, address in found:
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, proto)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            last = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise last
 
 
 def _copies(fds: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Numbers of the protocol that both ends use: features and migration flags."""
+"""Numbers of the protocol that both ends use: features, authentication, migration flags."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ class Feature(IntEnum):
     REMOTE_EVENT_CALLBACK = 14
     REMOTE_CLOSE_CALLBACK = 15
     NETWORK_UPDATE_HAS_CORRECT_ORDER = 16
+
+
+class AuthKind(IntEnum):
+    """How a client is to say who it is."""
+
+    NONE = 0
+    SASL = 1
+    POLKIT = 2
 
 
 class MigrateFlag(IntFlag):

@@ -124,7 +124,7 @@ class Splitter:
 
     def __init__(self, *, accept_fds: bool, bytes_max: int = PACKET_BYTES_MAX) -> None:
         self._accept_fds = accept_fds
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._buffer: bytes | bytearray = b""
         self._at = 0
         self._fds: deque[int] = deque()
@@ -190,7 +190,7 @@ class Splitter:
         return left
 
     def _check_length(self, length: int) -> None:
-        if not HEADER_BYTES <= length <= self._bytes_max:
+        if not HEADER_BYTES <= length <= self.bytes_max:
             raise ProtocolViolation(f"a packet of {length} bytes")
 
     def _check_no_fds(self) -> None:

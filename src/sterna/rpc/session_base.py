@@ -134,6 +134,11 @@ class BaseSession:
         self._unwanted_fds: list[int] = []
         self._sent_since_tick = False
 
+    def widen(self, limits: Limits) -> None:
+        """Other limits from now on, for a peer that is trusted with more."""
+        self.limits = limits
+        self._splitter.bytes_max = limits.packet_bytes_max
+
     # -- input
 
     def receive(self, data: bytes, fds: Iterable[int], now: float) -> None:

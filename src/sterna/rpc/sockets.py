@@ -1,6 +1,6 @@
 """Bytes and descriptors through a socket: the seam below the connections.
 
-A transport reads and writes without blocking. TLS will be another one.
+A transport reads and writes without blocking. The other one is `sterna.rpc.tls`.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ class SocketTransport:
         self._sock = sock
         self.carries_fds = sock.family == socket.AF_UNIX
         if not self.carries_fds:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            prepare_tcp(sock)
 
     def fileno(self) -> int:
         """The descriptor to watch; -1 once closed."""
@@ -108,7 +107,7 @@ class SocketTransport:
             count = self._sock.send(first)
         else:
             count = self._sock.sendmsg(_bytes_ahead(chunks))
-        _drop(chunks, count)
+        drop(chunks, count)
         return count
 
     def gone(self) -> bool:
@@ -123,6 +122,12 @@ class SocketTransport:
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
+
+
+def prepare_tcp(sock: socket.socket) -> None:
+    """What every TCP connection of ours has."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def limit_tcp_silence(sock: socket.socket, seconds: float | None) -> None:
@@ -155,8 +160,8 @@ def _bytes_ahead(chunks: deque[Chunk]) -> list[bytes | bytearray | memoryview]:
     return ahead
 
 
-def _drop(chunks: deque[Chunk], count: int) -> None:
-    """Take `count` bytes from the front."""
+def drop(chunks: deque[Chunk], count: int) -> None:
+    """Take `count` bytes, which were sent, from the front."""
     while count:
         first = chunks[0]
         assert not isinstance(first, FdByte)  # noqa: S101 - only bytes were sent

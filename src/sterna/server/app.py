@@ -28,6 +28,7 @@ from sterna.host.places import Places
 from sterna.migration.service import Host, Migrations
 from sterna.qemu.guardian import Guardian
 from sterna.qemu.process import User
+from sterna.rpc.tls import TlsFilesError
 from sterna.server import handlers, sdnotify
 from sterna.server import logging as daemon_log
 from sterna.server.askers import Askers
@@ -35,10 +36,18 @@ from sterna.server.clients import Clients
 from sterna.server.context import Context
 from sterna.server.decisions import DecisionListener
 from sterna.server.emulators import host_supports
-from sterna.server.listeners import Listener, ListenError, bind_tcp, bind_unix, is_loopback
+from sterna.server.listeners import (
+    Listener,
+    ListenError,
+    bind_tcp,
+    bind_unix,
+    is_loopback,
+    refuse_unprotected,
+)
 from sterna.server.logging import event
 from sterna.server.peers import HostPeers
 from sterna.server.settings import Settings, SettingsError, octal, tcp_address
+from sterna.server.tls import Certificates, TlsDoor
 from sterna.store.db import SqliteStore
 from sterna.store.ports import Store
 
@@ -56,6 +65,7 @@ RELOADABLE = frozenset(
         "keepalive_count",
         "clients_max",
         "client_calls_max",
+        "tls_allowed_dn",
     }
 )
 """Settings that SIGHUP changes, for what happens from then on. The others need a restart."""
@@ -79,18 +89,20 @@ class Daemon:
         self._reload = reload
         self._stop = asyncio.Event()
         self._context: Context | None = None
+        self._certificates: Certificates | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code.
 
         Raises:
-            ListenError: a socket cannot be opened.
+            ListenError: a socket cannot be opened; in a group of one, once there are scopes.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._read_certificates()
         async with AsyncExitStack() as undo:
             guardian = Guardian(self._places.store)
             guardian.start()
@@ -140,6 +152,7 @@ class Daemon:
             settings.peer_silence_s,
         )
         door = DecisionListener(store, host, settings.decision_port)
+        peers = HostPeers(hostname, uuid, door, pki=Path(settings.pki))
         return Context(
             settings=settings,
             places=places,
@@ -151,7 +164,9 @@ class Daemon:
             store=store,
             bus=bus,
             registry=registry,
-            migrations=Migrations(registry, host, HostPeers(hostname, uuid, door)),
+            migrations=Migrations(
+                registry, host, HostPeers(hostname, uuid, door, pki=Path(settings.pki))
+            ),
             door=door,
         )
 
@@ -160,7 +175,8 @@ class Daemon:
         await context.migrations.go_on(await recover(context.registry))
         async with asyncio.TaskGroup() as connections:
             clients, askers = Clients(context, connections), Askers(context, connections)
-            listeners = self._listen(clients)
+            door = self._tls_door(clients, connections)
+            listeners = self._listen(clients, door)
             await context.door.start(askers.accept, context.registry.surroundings.work)
             event(
                 log,
@@ -182,6 +198,8 @@ class Daemon:
                 listener.close()
             context.door.close()
             askers.end_all("the daemon stops")
+            if door is not None:
+                door.end_all()
             clients.end_all("the daemon stops")
         await context.migrations.settle(SETTLE_S)
         await settled(context)
@@ -219,19 +237,43 @@ class Daemon:
             self._context.settings = reloaded(self._context.settings, fresh)
             daemon_log.set_level(verbose=fresh.verbose)
             event(log, "daemon.reloaded")
+        if self._certificates is not None:
+            self._certificates.reload()
         sdnotify.notify("READY=1")
 
     # -- sockets
 
-    def _listen(self, clients: Clients) -> list[Listener]:
+    def _read_certificates(self) -> None:
+        """For TLS, if it is to be served. ListenError if they cannot be used."""
+        if self._settings.tls is not None:
+            try:
+                self._certificates = Certificates(
+                    Path(self._settings.pki),
+                    demand=self._settings.tls_client_certificate == "required",
+                )
+            except TlsFilesError as error:
+                raise ListenError(f"cannot serve TLS: {error}") from error
+
+    def _tls_door(self, clients: Clients, tasks: asyncio.TaskGroup) -> TlsDoor | None:
+        """Where clients over TLS come in, if they may."""
+        context = self._context
+        if self._certificates is None or context is None:
+            return None
+        return TlsDoor(
+            self._certificates, clients.accept, lambda: context.settings.tls_allowed_dn, tasks
+        )
+
+    def _listen(self, clients: Clients, door: TlsDoor | None) -> list[Listener]:
         listeners: list[Listener] = []
         try:
             passed = sdnotify.listen_fds()
-            listeners += [passed_listener(fd, clients) for fd in passed]
+            listeners += [passed_listener(fd, clients, self._settings) for fd in passed]
             if not passed:
                 listeners += self._unix_listeners(clients)
             if self._settings.tcp is not None:
-                listeners += tcp_listeners(self._settings.tcp, clients)
+                listeners += tcp_listeners(self._settings.tcp, clients, self._settings)
+            if self._settings.tls is not None and door is not None:
+                listeners += tls_listeners(self._settings.tls, door)
         except ListenError:
             for listener in listeners:
                 listener.close()
@@ -279,24 +321,30 @@ def reloaded(old: Settings, fresh: Settings) -> Settings:
     return Settings(**{n: changed.get(n, getattr(old, n)) for n in Settings.__dataclass_fields__})
 
 
-def passed_listener(fd: int, clients: Clients) -> Listener:
-    """A socket the service manager opened. Its name says what may be done there."""
+def passed_listener(fd: int, clients: Clients, settings: Settings) -> Listener:
+    """A socket the service manager opened. Its name says what may be done there.
+
+    Raises:
+        ListenError: it is plain TCP for other machines, which nobody has allowed.
+    """
     sock = socket.socket(fileno=fd)
+    if sock.family != socket.AF_UNIX and not settings.allow_unprotected_tcp:
+        refuse_unprotected(str(sock.getsockname()[0]))
     name = str(sock.getsockname())
     return Listener(
         sock, clients.accept, read_only=Path(name).name.endswith("-ro"), name=f"passed {name}"
     )
 
 
-def tcp_listeners(text: str, clients: Clients) -> list[Listener]:
+def tcp_listeners(text: str, clients: Clients, settings: Settings) -> list[Listener]:
     """Listen where the setting says; loudly, unless only this machine can come in.
 
     Raises:
-        ListenError: it cannot be.
+        ListenError: it cannot be, or may not.
     """
     host, port = tcp_address(text)
     made = []
-    for sock in bind_tcp(host, port):
+    for sock in bind_tcp(host, port, loopback_only=not settings.allow_unprotected_tcp):
         address, bound_port = sock.getsockname()[:2]
         if not is_loopback(address):
             event(
@@ -311,6 +359,20 @@ def tcp_listeners(text: str, clients: Clients) -> list[Listener]:
         made.append(
             Listener(sock, clients.accept, read_only=False, name=f"tcp {address}:{bound_port}")
         )
+    return made
+
+
+def tls_listeners(text: str, door: TlsDoor) -> list[Listener]:
+    """Listen for TLS where the setting says.
+
+    Raises:
+        ListenError: it cannot be.
+    """
+    made = []
+    for sock in bind_tcp(*tcp_address(text)):
+        address, port = sock.getsockname()[:2]
+        event(log, "listener.tls", address=address, port=port)
+        made.append(Listener(sock, door.accept, read_only=False, name=f"tls {address}:{port}"))
     return made
 
 

@@ -22,6 +22,7 @@ from sterna.errors import (
     InternalError,
     NoSupport,
     OperationDenied,
+    RpcError,
     SternaError,
 )
 from sterna.rpc.asyncio_shell import Call
@@ -43,12 +44,14 @@ class Entry:
         waits: it is a coroutine.
         early: allowed before CONNECT_OPEN.
         whole_call: it gets the `Call` and answers itself (streams, descriptors).
+        stranger: allowed before the client has said who it is.
     """
 
     run: Callable[..., Any]
     waits: bool
     early: bool
     whole_call: bool
+    stranger: bool = False
 
 
 HANDLERS: dict[str, Entry] = {}
@@ -56,12 +59,12 @@ HANDLERS: dict[str, Entry] = {}
 
 
 def handles(
-    *procedures: str, early: bool = False, whole_call: bool = False
+    *procedures: str, early: bool = False, stranger: bool = False, whole_call: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Serve these procedures with the decorated function."""
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        entry = Entry(run, inspect.iscoroutinefunction(run), early, whole_call)
+        entry = Entry(run, inspect.iscoroutinefunction(run), early, whole_call, stranger)
         for name in procedures:
             if name in HANDLERS:
                 raise ValueError(f"{name} has two handlers")
@@ -110,6 +113,8 @@ def dispatch(session: Session, call: Call) -> None:
     entry = HANDLERS.get(procedure.name)
     connection = session.connection
     try:
+        if session.is_stranger and not (entry is not None and entry.stranger):
+            raise RpcError("authentication required")
         if session.uri is None and not (entry is not None and entry.early):
             raise InternalError("hypervisor connection not open", domain=ErrorDomain.RPC)
         if session.read_only:

@@ -162,17 +162,23 @@ def remove_stale(path: Path, reachable: str) -> None:
     os.unlink(reachable)
 
 
-def bind_tcp(host: str, port: int) -> list[socket.socket]:
+def bind_tcp(host: str, port: int, *, loopback_only: bool = False) -> list[socket.socket]:
     """Listening sockets for every address of the host; "" means all addresses.
 
+    Args:
+        loopback_only: refuse a host that other machines could reach; nothing is opened then.
+
     Raises:
-        ListenError: unknown host, or the port is taken.
+        ListenError: unknown host, the port is taken, or it is not only loopback.
     """
     made: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
+        if loopback_only:
+            for *_, wanted in found:
+                refuse_unprotected(str(wanted[0]))
         for family, kind, protocol, _, wanted in found:
             sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
             made.append(sock)
@@ -192,6 +198,19 @@ def bind_tcp(host: str, port: int) -> list[socket.socket]:
             f"cannot listen on TCP {host or '*'}:{port}: {error.strerror or error}"
         ) from error
     return made
+
+
+def refuse_unprotected(address: str) -> None:
+    """Plain TCP is for this machine alone, unless the administrator says otherwise.
+
+    Raises:
+        ListenError: other machines can reach it.
+    """
+    if not is_loopback(address):
+        raise ListenError(
+            f"plain TCP at {address} would let everybody who reaches it rule this host: serve TLS "
+            "there instead (setting tls), listen on loopback, or say allow_unprotected_tcp = true"
+        )
 
 
 def is_loopback(address: str) -> bool:

@@ -51,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(settings, places, arguments)
     except ListenError as error:
         return complain(str(error), 1)
+    except ExceptionGroup as failures:
+        _, others = failures.split(ListenError)
+        if others is not None:
+            raise
+        return complain(str(first_of(failures)), 1)
     finally:
         lock.release()
 
@@ -82,6 +87,12 @@ def raise_descriptor_limit() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def first_of(failures: ExceptionGroup[Exception]) -> Exception:
+    """The first failure of a group, however deep the scopes were that it came through."""
+    first = failures.exceptions[0]
+    return first_of(first) if isinstance(first, ExceptionGroup) else first
 
 
 def complain(text: str, code: int) -> int:

@@ -14,10 +14,12 @@ import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
 from sterna.errors import SternaError
+from sterna.host.pki import SYSTEM_PKI
 from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
 from sterna.migration.remote import Remote
 from sterna.rpc.asyncio_shell import ClientConnection, Limits
@@ -95,6 +97,7 @@ class HostPeers:
         hostname, uuid: this host, as it names itself to those it asks.
         listener: where this host itself is asked.
         answer_s: how long one place may take.
+        pki: where the certificates are that this host shows to daemons it connects to.
     """
 
     def __init__(
@@ -104,15 +107,17 @@ class HostPeers:
         listener: DecisionListener,
         *,
         answer_s: float = ANSWER_S,
+        pki: Path = SYSTEM_PKI,
     ) -> None:
         self._hostname = hostname
         self._uuid = uuid
         self._listener = listener
         self._answer_s = answer_s
+        self._pki = pki
 
     def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
         """See `Peers`."""
-        return remotes.session(uri)
+        return remotes.session(uri, self._pki)
 
     async def own_place(self) -> str | None:
         """See `Peers`."""

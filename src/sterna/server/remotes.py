@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sterna.client.errors import ConnectionFailed
@@ -83,15 +84,15 @@ class Session:
 
 
 @asynccontextmanager
-async def session(uri: str) -> AsyncIterator[Session]:
-    """A session with the daemon at `uri`; closed on leaving.
+async def session(uri: str, pki: Path) -> AsyncIterator[Session]:
+    """A session with the daemon at `uri`; closed on leaving. `pki`: where our certificates are.
 
     Raises:
         OperationFailed: nobody answers there.
         InvalidArg: it is no URI.
     """
     host = parse_uri(uri).host
-    opened = open_session(uri)
+    opened = open_session(uri, pki=pki)
     try:
         connection = await opened.__aenter__()
     except ConnectionFailed as failed:

@@ -11,6 +11,7 @@ from sterna.errors import OperationFailed
 
 if TYPE_CHECKING:
     from sterna.rpc.asyncio_shell import ServerConnection
+    from sterna.server.authentication import Authentication
     from sterna.server.context import Context
 
 CALLBACKS_MAX = 1024
@@ -24,6 +25,7 @@ class Session:
     Attributes:
         number: counts connections of this daemon's life; what log lines carry.
         read_only: the connection came in at the read-only socket, or opened itself so.
+        authentication: how the client says who it is; None where nobody asks.
         uri: what CONNECT_OPEN named; None before it.
         callbacks: event registrations by callback id.
         legacy: event numbers registered the old way, without callback ids.
@@ -36,12 +38,18 @@ class Session:
     connection: ServerConnection
     read_only: bool
     tasks: asyncio.TaskGroup
+    authentication: Authentication | None = None
     uri: str | None = None
     callbacks: dict[int, Any] = field(default_factory=dict)
     legacy: set[int] = field(default_factory=set)
     unsubscribe: Callable[[], None] | None = None
     waiting: set[asyncio.Task[None]] = field(default_factory=set)
     _next_callback: int = 0
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether the client has still to say who it is."""
+        return self.authentication is not None and self.authentication.user is None
 
     def add_callback(self, registration: object) -> int:
         """Give a registration its callback id.

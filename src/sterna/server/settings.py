@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sterna
+from sterna.server.settings_access import ACCESS, Setting
 
 USAGE_ERROR = 2
 """Exit code for a command line or configuration file we cannot use."""
@@ -21,32 +22,6 @@ USAGE_ERROR = 2
 
 class SettingsError(Exception):
     """The command line or the configuration file cannot be used; the text says what to change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One thing that can be set.
-
-    Attributes:
-        name: key in the configuration file and attribute of `Settings`.
-        kind: the type a value must have.
-        unit: what a number counts, "" where it counts nothing.
-        default: the value where nothing was said; None means "found out at start".
-        meaning: one or two sentences for the person who sets it.
-        option: the command-line option, None where only the file can say it.
-        metavar: placeholder of the option's value.
-        least, most: bounds of a number, inclusive.
-    """
-
-    name: str
-    kind: type[str] | type[int] | type[float] | type[bool]
-    unit: str
-    default: str | int | float | bool | None
-    meaning: str
-    option: str | None = None
-    metavar: str | None = None
-    least: float | None = None
-    most: float | None = None
 
 
 TABLE: tuple[Setting, ...] = (
@@ -60,16 +35,7 @@ TABLE: tuple[Setting, ...] = (
         "--name",
         "NAME",
     ),
-    Setting(
-        "tcp",
-        str,
-        "address:port",
-        None,
-        "Also listen on TCP, without TLS and without authentication. Only for loopback and for "
-        "networks where everybody may do everything; a warning is logged unless it is loopback.",
-        "--tcp",
-        "ADDR:PORT",
-    ),
+    *ACCESS,
     Setting(
         "migration_address",
         str,
@@ -209,6 +175,13 @@ class Settings:
 
     name: str | None = None
     tcp: str | None = None
+    allow_unprotected_tcp: bool = False
+    tls: str | None = None
+    pki: str = "/etc/pki"
+    tls_allowed_dn: tuple[str, ...] = ()
+    tls_client_certificate: str = "required"
+    auth_tcp: str = "none"
+    auth_tls: str = "none"
     migration_address: str | None = None
     migration_port_min: int = 49152
     migration_port_max: int = 49215
@@ -343,6 +316,10 @@ def checked(setting: Setting, value: object, where: str) -> object:
     """
     if setting.kind is float and type(value) is int:
         value = float(value)
+    if setting.kind is list and type(value) is list:
+        if not all(isinstance(item, str) for item in value):
+            raise SettingsError(f"{where}: expected a list of strings, got {value!r}")
+        return tuple(value)
     if type(value) is not setting.kind:
         raise SettingsError(f"{where}: expected {setting.kind.__name__}, got {value!r}")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -352,7 +329,9 @@ def checked(setting: Setting, value: object, where: str) -> object:
             raise SettingsError(f"{where}: {value} is above {setting.most}")
     if setting.name in {"socket_mode", "socket_read_only_mode"}:
         octal(str(value), where)
-    if setting.name == "tcp":
+    if setting.choices and value not in setting.choices:
+        raise SettingsError(f"{where}: expected {' or '.join(setting.choices)}, got {value!r}")
+    if setting.name in {"tcp", "tls"}:
         tcp_address(str(value), where)
     return value
 
@@ -374,6 +353,10 @@ def check_together(s: Settings) -> None:
         )
     if s.name is not None and (not s.name or len(s.name) > 255 or "\0" in s.name):
         raise SettingsError(f"--name: {s.name!r} is not a host name")
+    if s.tls_client_certificate == "optional" and s.auth_tls != "sasl":
+        raise SettingsError(
+            "tls_client_certificate = 'optional' needs auth_tls = 'sasl': anybody could come in"
+        )
     if s.qemu_group and not s.qemu_user:
         raise SettingsError("qemu_group needs qemu_user")
 
@@ -413,7 +396,7 @@ def reference_table() -> str:
     """The table of the docs, as Markdown."""
     lines = ["| setting | type | unit | default | meaning |", "|---|---|---|---|---|"]
     for s in TABLE:
-        default = "" if s.default in (None, "") else f"`{s.default}`".lower()
+        default = "" if s.default in (None, "", ()) else f"`{s.default}`".lower()
         option = f" (`{s.option}`)" if s.option else ""
         lines.append(
             f"| `{s.name}`{option} | {s.kind.__name__} | {s.unit} | {default} | {s.meaning} |"

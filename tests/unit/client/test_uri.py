@@ -15,6 +15,8 @@ from sterna.errors import InvalidArg
         ("qemu:///session", "unix", "", None, "", "qemu:///session"),
         ("QEMU+UNIX:///system?socket=/s", "unix", "", None, "/s", "qemu:///system"),
         ("qemu+tcp://a/system", "tcp", "a", None, "", "qemu:///system"),
+        ("qemu+tls://a/system", "tls", "a", None, "", "qemu:///system"),
+        ("qemu://a:1/system?pkipath=/p&no_verify=1", "tls", "a", 1, "", "qemu:///system"),
         ("qemu+tcp://[::1]:17000/system", "tcp", "::1", 17000, "", "qemu:///system"),
         ("qemu+ssh://u@h:2222/system?socket=/x&foo=bar", "ssh", "h", 2222, "/x",
          "qemu:///system?foo=bar"),
@@ -37,7 +39,6 @@ def test_a_root_directory_stands_for_its_socket(tmp_path):
     [
         ("xen:///", "not a connection URI"),
         ("web1", "not a connection URI"),
-        ("qemu://host/system", "qemu+tcp"),
         ("qemu+carrier-pigeon://a/system", "unknown transport 'carrier-pigeon'"),
         ("qemu+unix://host/system", "has no host name"),
         ("qemu+tcp://a:99999/system", "Port out of range"),

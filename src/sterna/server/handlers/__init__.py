@@ -1,6 +1,7 @@
 """Procedures to what they do, by area. Importing this package registers them all."""
 
 from sterna.server.handlers import (
+    authentication,
     connect,
     cpu,
     decision,
@@ -27,6 +28,7 @@ from sterna.server.handlers import (
 )
 
 __all__ = [
+    "authentication",
     "connect",
     "cpu",
     "decision",

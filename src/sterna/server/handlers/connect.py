@@ -1,4 +1,4 @@
-"""The connection itself: opening, closing, features, authentication, identity."""
+"""The connection itself: opening, closing, features, identity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from sterna.errors import ErrorDomain, InternalError, NoConnect
 from sterna.rpc.asyncio_shell import Call
 from sterna.rpc.enums import Feature
 from sterna.rpc.msg_connect import (
-    AuthListRet,
     ConnectGetHostnameRet,
     ConnectGetLibVersionRet,
     ConnectGetTypeRet,
@@ -34,7 +33,6 @@ with it, and is what `sternad --version` prints.
 """
 
 OPEN_READ_ONLY = 1
-AUTH_NONE = 0
 
 _DRIVER = "qemu"
 _SECONDARY = frozenset({"network", "storage", "nodedev", "secret", "interface", "nwfilter"})
@@ -48,12 +46,6 @@ _FEATURES = frozenset(Feature) - {
 }
 """Numbers answered with 1. Migrations of version 1 and 2 (1, 3) and 5 are not spoken here: every
 client that could ask for them finds 6 and 13 first."""
-
-
-@handles("AUTH_LIST", early=True)
-def auth_list(session: Session, args: None) -> AuthListRet:
-    """Who may come in is decided by the permissions of the sockets."""
-    return AuthListRet(types=[AUTH_NONE])
 
 
 @handles("CONNECT_OPEN", early=True)
