@@ -44,6 +44,13 @@ class Secure:
         daemon.tls_port = port
         return daemon, f"qemu+tls://127.0.0.1:{port}/system?pkipath={self.pkipath}"
 
+    def identify(self, name: str) -> None:
+        """Give a host a client's certificate of its own."""
+        there = self.directory / f"{name}.pki" / "libvirt"
+        made = self.authority.client(self.directory / f"{name}.client")
+        (made / "clientcert.pem").rename(there / "clientcert.pem")
+        (made / "clientkey.pem").rename(there / "private" / "clientkey.pem")
+
 
 @pytest.fixture
 def secure(hosts: Hosts, short_dir: Path) -> Secure:
@@ -133,6 +140,19 @@ def test_a_guest_moves_over_it_and_dies_with_its_controller(secure: Secure, gues
     watched.close()
     moving.process.communicate()
     assert beta.state("web1").startswith("running")
+
+
+@pytest.mark.parametrize("road", [(), ("--tunnelled",)], ids=["direct", "tunnelled"])
+def test_a_source_that_drives_shows_its_own_certificate(
+    secure: Secure, guest_xml: str, road: tuple[str, ...]
+) -> None:
+    """That below its setting `pki`; nothing in the URI says where it is."""
+    (alpha, from_here), (beta, to) = secure.start("alpha"), secure.start("beta")
+    secure.identify("alpha")
+    alpha.create(guest_xml)
+    words = ("migrate", "--live", "--p2p", *road, "web1", to.partition("?")[0])
+    virsh(from_here, *words, timeout_s=60).check()
+    assert beta.state("web1") == "running (migrated)"
 
 
 # -- the real one

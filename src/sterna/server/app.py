@@ -164,9 +164,7 @@ class Daemon:
             store=store,
             bus=bus,
             registry=registry,
-            migrations=Migrations(
-                registry, host, HostPeers(hostname, uuid, door, pki=Path(settings.pki))
-            ),
+            migrations=Migrations(registry, host, peers),
             door=door,
         )
 
