@@ -28,8 +28,6 @@ _NOT_SERVED: Final = (
     (F.POSTCOPY, "post-copy migration"),
     (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
     (F.TLS, "encrypted migration"),
-    (F.PARALLEL, "parallel migration"),
-    (F.RDMA_PIN_ALL, "migration over RDMA"),
 )
 
 

@@ -38,6 +38,7 @@ from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
+from sterna.migration.tuning import refuse_unsupported
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -430,8 +431,10 @@ class Incoming(DestinationDriver):
         self._originals = await qmp.original_parameters(qemu)
         self.job.data["parameters"] = self._originals
         self.capabilities = await qmp.supported_capabilities(qemu)
-        wanted = {"return-path", *self.request.capabilities}
-        await qmp.set_capabilities(qemu, self.capabilities, wanted)
+        asked = self.request.capabilities(destination=True)
         own = self.request.qemu_parameters(destination=True)
+        refuse_unsupported(asked, self.capabilities)
+        refuse_unsupported(own, self._originals)
+        await qmp.set_capabilities(qemu, self.capabilities, {"return-path", *asked})
         await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
         await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=MONITOR_S)

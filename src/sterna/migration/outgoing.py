@@ -20,7 +20,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, qmp, transports, uri
+from sterna.migration import asking, memlock, qmp, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
@@ -65,7 +65,8 @@ class Way:
     """How a guest goes: where to, to whom, and how fast.
 
     `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
-    how it is asked what it decided; `hostname`: what it calls itself.
+    how it is asked what it decided; `hostname`: what it calls itself; `qemu_connects`: QEMU makes
+    the data connections itself, since it wants several.
     """
 
     target: uri.Endpoint
@@ -73,6 +74,7 @@ class Way:
     speed_mib: int
     question: Question | None
     hostname: str
+    qemu_connects: bool = False
 
 
 class Outgoing(Doubtful):
@@ -362,6 +364,8 @@ class Outgoing(Doubtful):
                 await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
             case QmpOp.CANCEL:
                 await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
+                if self.way is None or self.way.qemu_connects:
+                    await qmp.close_channels(qemu)
             case QmpOp.PROGRESS | QmpOp.EXPLAIN:
                 reply = await qmp.query(qemu)
                 self._learned(reply)
@@ -374,6 +378,8 @@ class Outgoing(Doubtful):
                 have = self._have or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
+                if limits := self.job.data.get("memlock"):
+                    memlock.restore(self.running.pid, tuple(limits))
         return on.QmpDone(op)
 
     async def _configure(self) -> None:
@@ -386,9 +392,7 @@ class Outgoing(Doubtful):
         self._have = await qmp.supported_capabilities(qemu)
         # Not pause-before-switchover: a cancel that meets it as it begins hangs QEMU 7.2 for ever,
         # with its guest stopped; and a guest would stand until we have said a word. (L2, W5)
-        wanted = {"return-path", *request.capabilities}
-        if MigrateFlag.AUTO_CONVERGE in request.flags:
-            wanted.add("auto-converge")
+        wanted = {"return-path", *request.capabilities(destination=False)}
         await qmp.set_capabilities(qemu, self._have, wanted)
         await qmp.set_parameters(
             qemu,
@@ -399,17 +403,22 @@ class Outgoing(Doubtful):
                 **request.qemu_parameters(destination=False),
             },
         )
-        self._socket = await transports.connect(way.target, silence_s=self._silence_s)
+        if MigrateFlag.ZEROCOPY in request.flags:
+            limits = memlock.allow(self.running.pid, self.running.definition)
+            self._remember(memlock=limits)
+        if not way.qemu_connects:
+            self._socket = await transports.connect(way.target, silence_s=self._silence_s)
 
     async def _migrate(self) -> None:
-        if self._socket is None:
-            raise InternalError("no data connection")
-        qemu = self.running.qemu
-        fds = (self._socket.fileno(),)
+        qemu, way = self.running.qemu, self.way
+        if way is None:
+            raise InternalError("no migration URI")
+        where = f"fd:{FD_NAME}" if self._socket is not None else way.target.for_qemu()
         self.started_ms = time.time_ns() // 1_000_000
-        await qemu.execute("getfd", {"fdname": FD_NAME}, fds=fds, timeout_s=MONITOR_S)
-        where = {"detach": True, "uri": f"fd:{FD_NAME}"}
-        await qemu.execute("migrate", where, timeout_s=MONITOR_S)
+        if self._socket is not None:
+            fds = (self._socket.fileno(),)
+            await qemu.execute("getfd", {"fdname": FD_NAME}, fds=fds, timeout_s=MONITOR_S)
+        await qemu.execute("migrate", {"detach": True, "uri": where}, timeout_s=MONITOR_S)
         self._drop_socket()  # QEMU has its own copy
 
     def _drop_socket(self) -> None:

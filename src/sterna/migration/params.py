@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sterna.errors import InvalidArg, OperationUnsupported, Overflow
+from sterna.migration import tuning
 from sterna.migration.flags import checked
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
@@ -32,27 +33,10 @@ _TYPES: Final[dict[str, ParamType]] = {
     "migrate_disks": ParamType.STRING,
     "disks_port": ParamType.INT,
     "disks_uri": ParamType.STRING,
-    "compression": ParamType.STRING,
-    "compression.mt.level": ParamType.INT,
-    "compression.mt.threads": ParamType.INT,
-    "compression.mt.dthreads": ParamType.INT,
-    "compression.xbzrle.cache": ParamType.ULLONG,
-    "auto_converge.initial": ParamType.INT,
-    "auto_converge.increment": ParamType.INT,
-    "parallel.connections": ParamType.INT,
     "tls.destination": ParamType.STRING,
+    **tuning.TYPES,
 }
 _REPEATED: Final = frozenset({"migrate_disks", "compression"})
-
-# Typed parameter → QEMU's `migrate-set-parameters` name; and whether both sides are given it.
-_TUNING: Final = {
-    "compression.mt.level": ("compress-level", True),
-    "compression.mt.threads": ("compress-threads", True),
-    "compression.mt.dthreads": ("decompress-threads", True),
-    "compression.xbzrle.cache": ("xbzrle-cache-size", True),
-    "auto_converge.initial": ("cpu-throttle-initial", False),
-    "auto_converge.increment": ("cpu-throttle-increment", False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +47,7 @@ class Request:
         xml: the guest as the destination shall build it (destination_xml).
         persistent_xml: what the destination shall write down as its definition.
         bandwidth_mib: MiB/s; 0 keeps the speed set before.
-        compression: methods, "xbzrle" or "mt".
+        compression: methods, of `tuning.METHODS`.
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
     """
 
@@ -75,20 +59,18 @@ class Request:
     bandwidth_mib: int = 0
     listen_address: str | None = None
     compression: frozenset[str] = frozenset()
-    tuning: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    tuning: tuning.Tuning = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.bandwidth_mib > BANDWIDTH_MIB_MAX:
             limit = BANDWIDTH_MIB_MAX + 1
             raise Overflow(f"bandwidth must be less than {limit}")
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """QEMU's migration capabilities that flags and compression ask for on both sides."""
-        names = {"xbzrle": "xbzrle", "mt": "compress"}
-        return frozenset(names[method] for method in self.compression)
+    def capabilities(self, *, destination: bool) -> frozenset[str]:
+        """QEMU's migration capabilities that this asks for at that side."""
+        return tuning.capabilities(self.flags, self.compression, destination=destination)
 
-    def qemu_parameters(self, *, destination: bool) -> dict[str, int]:
+    def qemu_parameters(self, *, destination: bool) -> dict[str, int | str]:
         """What `migrate-set-parameters` is given beside the bandwidth."""
         return {n: v for n, (v, both) in self.tuning.items() if both or not destination}
 
@@ -110,7 +92,7 @@ def from_plain(
         name=dname or None,
         xml=xml or None,
         bandwidth_mib=resource,
-        compression=_compression(bits, ()),
+        compression=tuning.compression(bits, ()),
     )
 
 
@@ -140,9 +122,7 @@ def from_typed(
         raise OperationUnsupported(
             "migration with non-shared storage is not supported by this host"
         )
-    if "parallel.connections" in single:
-        raise InvalidArg("Turn parallel migration on to tune it")
-    compression = _compression(bits, repeated["compression"])
+    compression = tuning.compression(bits, repeated["compression"])
     return Request(
         bits,
         migrate_uri=single.get("migrate_uri") or None,
@@ -152,7 +132,7 @@ def from_typed(
         bandwidth_mib=single.get("bandwidth", 0),
         listen_address=single.get("listen_address") or None,
         compression=compression,
-        tuning=_tuning(bits, compression, single, at_source=at_source),
+        tuning=tuning.tuning(bits, compression, single, at_source=at_source),
     )
 
 
@@ -167,34 +147,3 @@ def _check_type(param: TypedParam) -> None:
         raise InvalidArg(
             f"invalid type '{given}' for parameter '{param.field}', expected '{expected}'"
         )
-
-
-def _compression(flags: MigrateFlag, methods: Iterable[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for method in methods:
-        if method not in ("xbzrle", "mt"):
-            raise InvalidArg(f"Unsupported compression method '{method}'")
-        if method in found:
-            raise InvalidArg(f"Compression method '{method}' is specified twice")
-        found.add(method)
-    if MigrateFlag.COMPRESSED in flags and not found:
-        found.add("xbzrle")
-    return frozenset(found)
-
-
-def _tuning(
-    flags: MigrateFlag, compression: frozenset[str], values: dict[str, Any], *, at_source: bool
-) -> dict[str, tuple[int, bool]]:
-    found: dict[str, tuple[int, bool]] = {}
-    for name, (qemu_name, both) in _TUNING.items():
-        if name not in values:
-            continue
-        if name.startswith("compression.mt.") and "mt" not in compression:
-            raise InvalidArg("Turn multithread compression on to tune it")
-        if name.startswith("compression.xbzrle.") and "xbzrle" not in compression:
-            raise InvalidArg("Turn xbzrle compression on to tune it")
-        converges = MigrateFlag.AUTO_CONVERGE in flags or not at_source
-        if name.startswith("auto_converge.") and not converges:
-            raise InvalidArg("Turn auto convergence on to tune it")
-        found[qemu_name] = (values[name], both)
-    return found

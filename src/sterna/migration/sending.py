@@ -39,6 +39,7 @@ from sterna.migration.outgoing import Outgoing, Way
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
+from sterna.migration.tuning import refuse_unsupported
 from sterna.rpc.enums import MigrateFlag
 
 log = logging.getLogger("sterna.migration")
@@ -77,6 +78,9 @@ class Sending:
             checks.check_safe(live)
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
+        refuse_unsupported(request.capabilities(destination=False), have)
+        if tuned := request.qemu_parameters(destination=False):
+            refuse_unsupported(tuned, await qmp.original_parameters(running.qemu))
         id = str(uuid.uuid4())
         if MigrateFlag.CHANGE_PROTECTION in request.flags:
             # Last: nobody would give the job back if anything failed from here on. (L7)
@@ -117,6 +121,7 @@ class Sending:
             speed_mib=self.controls.speed_mib(guest),
             question=asking.question(outgoing.id, guest.uuid, cookie, target),
             hostname=cookie.hostname,
+            qemu_connects=MigrateFlag.PARALLEL in request.flags,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))

@@ -1,0 +1,130 @@
+"""Parallel, compressed and zero-copy migrations between fakes: what both QEMUs are told, and what
+is put back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sterna.errors import SternaError
+from sterna.guest.states import State
+from sterna.migration import memlock
+from sterna.qemu.qmp_errors import QmpError
+from sterna.rpc.enums import MigrateFlag
+from support.fake_host import until
+from support.fake_qemu import FakeMonitor
+from support.moving_pair import CAPABILITIES, GUEST, LIVE, PARAMETERS, pair
+
+F = MigrateFlag
+PARALLEL = LIVE | F.PARALLEL
+
+
+def switched_on(qemu: FakeMonitor) -> list[set[str]]:
+    """The capabilities that were on after each time a migration set them."""
+    return [
+        {item["capability"] for item in arguments["capabilities"] if item["state"]}
+        for name, arguments in qemu.asked
+        if name == "migrate-set-capabilities"
+        and arguments is not None
+        and len(arguments["capabilities"]) > 1  # not the launch
+    ]
+
+
+def parameters(qemu: FakeMonitor) -> list[dict[str, Any]]:
+    return [dict(a or {}) for name, a in qemu.asked if name == "migrate-set-parameters"]
+
+
+async def test_parallel(tmp_path: Path) -> None:
+    """QEMU connects itself, with as many channels as were asked for, and all is put back."""
+    more = {"multifd-channels": (4, True), "multifd-compression": ("zstd", True)}
+    async with pair(tmp_path) as two:
+        sender = two.sender
+        cookie = await two.performed(PARALLEL, tuning=more, compression=frozenset({"zstd"}))
+        receiver = two.receiver
+        await two.confirm((await two.finish(cookie, PARALLEL)).cookie)
+        await until(lambda: two.destination.registry.lookup_by_uuid(GUEST).job is None)
+        uri = two.data.replace("unix://", "unix:")
+        assert ("migrate", {"detach": True, "uri": uri}) in sender.asked
+        assert "getfd" not in sender.commands
+        assert switched_on(sender) == [{"return-path", "multifd"}]
+        assert switched_on(receiver) == [{"return-path", "multifd"}, set()]
+        for qemu in (sender, receiver):
+            told = parameters(qemu)[0]
+            assert (told["multifd-channels"], told["multifd-compression"]) == (4, "zstd")
+        assert parameters(receiver)[-1] == PARAMETERS
+
+
+async def test_parallel_that_fails_is_put_back(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.sender.says["migrate"] = [("MIGRATION", {"status": "failed"})]
+        with pytest.raises(SternaError, match="runs on here"):
+            await two.performed(PARALLEL, tuning={"multifd-channels": (4, True)})
+        assert switched_on(two.sender) == [{"return-path", "multifd"}, set()]
+        assert parameters(two.sender)[-1] == PARAMETERS
+        assert two.guest.state is State.RUNNING
+
+
+async def test_channels_that_hang_are_closed(tmp_path: Path) -> None:
+    """QEMU 7.2 would wait for a peer that takes nothing, `migrate_cancel` or not. (I10)"""
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        two.sender.says |= {"migrate_cancel": [], "yank": [("MIGRATION", {"status": "cancelled"})]}
+        prepared = await two.prepare(await two.begin(PARALLEL), PARALLEL)
+        performing = asyncio.create_task(two.perform(prepared, PARALLEL))
+        await two.is_copying()
+        await two.here.source.abort(two.guest)
+        with pytest.raises(SternaError, match="canceled by client"):
+            await performing
+        assert two.guest.state is State.RUNNING
+
+
+async def test_what_the_sources_qemu_lacks_is_refused_at_begin(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        lacking = [item for item in CAPABILITIES if item["capability"] != "multifd"]
+        two.sender.replies["query-migrate-capabilities"] = lacking
+        with pytest.raises(SternaError, match="'multifd' is not supported by QEMU") as refused:
+            await two.begin(PARALLEL)
+        assert refused.value.number == 74
+        with pytest.raises(SternaError, match="'multifd-zlib-level' is not supported by QEMU"):
+            await two.begin(LIVE, tuning={"multifd-zlib-level": (1, True)})
+        assert two.guest.job is None
+
+
+async def test_what_the_destinations_qemu_lacks_is_refused_at_prepare(tmp_path: Path) -> None:
+    """Nothing is left there then."""
+    async with pair(tmp_path) as two:
+        begun = await two.begin(PARALLEL)
+        with pytest.raises(SternaError, match="'rdma-pin-all' is not supported by QEMU") as refused:
+            await two.prepare(begun, PARALLEL | F.RDMA_PIN_ALL)
+        assert refused.value.number == 74
+        assert two.destination.registry.find(GUEST) is None
+
+
+async def test_a_method_that_qemu_was_built_without(tmp_path: Path) -> None:
+    """It has the parameter, and refuses the value: that is the answer."""
+    async with pair(tmp_path) as two:
+        refusal = QmpError("migrate-set-parameters", "GenericError", "does not accept 'zstd'")
+        begun = await two.begin(PARALLEL)
+        prepared = await two.prepare(begun, PARALLEL)
+        two.sender.replies["migrate-set-parameters"] = refusal
+        with pytest.raises(SternaError, match=r"does not accept 'zstd'.*runs on here"):
+            await two.perform(prepared, PARALLEL, tuning={"multifd-compression": ("zstd", True)})
+
+
+async def test_zero_copy_may_lock_memory_as_long_as_it_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[object] = []
+    monkeypatch.setattr(memlock, "allow", lambda pid, _definition: (pid, 8))
+    monkeypatch.setattr(memlock, "restore", lambda pid, old: limits.append((pid, old)))
+    async with pair(tmp_path) as two:
+        two.sender.says["migrate"] = [("MIGRATION", {"status": "failed"})]
+        with pytest.raises(SternaError, match="runs on here"):
+            await two.performed(PARALLEL | F.ZEROCOPY)
+        pid = two.source.launcher.process.pid
+        assert limits == [(pid, (pid, 8))]
+        assert "zero-copy-send" in switched_on(two.sender)[0]
+        assert "zero-copy-send" not in switched_on(two.receiver)[0]
