@@ -24,7 +24,6 @@ COPIES_STORAGE: Final = F.NON_SHARED_DISK | F.NON_SHARED_INC
 _EXCLUSIVE: Final = ((F.TUNNELLED, F.PARALLEL), (F.NON_SHARED_DISK, F.NON_SHARED_INC))
 _NOT_SERVED: Final = (
     (F.PEER2PEER, "peer-to-peer migration"),
-    (F.OFFLINE, "offline migration"),
     (F.POSTCOPY, "post-copy migration"),
     (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
     (F.TLS, "encrypted migration"),

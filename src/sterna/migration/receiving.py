@@ -33,6 +33,7 @@ from sterna.migration.cookie import (
 from sterna.migration.core.records import Record
 from sterna.migration.custody import Custody
 from sterna.migration.incoming import Incoming, Listening
+from sterna.migration.offline_destination import OfflineReceiving
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
 from sterna.rpc.enums import MigrateFlag
@@ -50,6 +51,7 @@ class Receiving:
         self._registry, self._host, self._peers, self._custody = registry, host, peers, custody
         self._ports = transports.PortPool(host.port_min, host.port_max)
         self._incoming: dict[str, Incoming] = {}
+        self._offline = OfflineReceiving(registry, host, peers, custody)
 
     def all(self) -> list[Incoming]:
         """All that are under way."""
@@ -91,6 +93,13 @@ class Receiving:
                 f"host {self._host.name} cannot open or keep the port at which it is asked what it"
                 " decided; its log says why"
             )
+        if MigrateFlag.OFFLINE in request.flags:
+            plan = self._plan(request)
+            self._release(plan.port)  # nothing will come; but clients insist on a URI
+            prepared = await self._offline.prepare(
+                link, definition, cookie, id=id, origin_name=origin_name
+            )
+            return replace(prepared, uri_out=plan.uri_out)
         guest = self._registry.admit(definition)
         try:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
@@ -131,6 +140,8 @@ class Receiving:
         and then its QEMU is gone.
         """
         name = request.name or ""
+        if (arrival := self._offline.find(name)) is not None:
+            return await self._offline.finish(arrival, link, cancelled=cancelled)
         incoming = self._incoming.get(name)
         cookie = parse_cookie(cookie_in, Step.FINISH, host_uuid=self._host.uuid)
         if incoming is None:
@@ -176,7 +187,8 @@ class Receiving:
 
     async def _refuse_decided(self, id: str) -> None:
         """An id that was decided before cannot be used again: its decision stands (L4)."""
-        if await self._custody.is_decided(id) or self._incoming_of(id) is not None:
+        known = self._incoming_of(id) or self._offline.find_id(id)
+        if known is not None or await self._custody.is_decided(id):
             raise OperationInvalid(f"migration {id} has been here before")
 
     def _incoming_of(self, id: str) -> Incoming | None:

@@ -35,8 +35,9 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core import events as on
 from sterna.migration.core import source
+from sterna.migration.custody import Custody
+from sterna.migration.offline_source import OfflineSending
 from sterna.migration.outgoing import Outgoing, Way
-from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
 from sterna.migration.tuning import refuse_unsupported
@@ -51,8 +52,11 @@ PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
 class Sending:
     """The guests that this host sends away."""
 
-    def __init__(self, registry: Registry, host: Host, peers: Peers, owners: Owners) -> None:
-        self._registry, self._host, self._peers, self._owners = registry, host, peers, owners
+    def __init__(self, registry: Registry, host: Host, peers: Peers, custody: Custody) -> None:
+        self._registry, self._host, self._peers = registry, host, peers
+        self._owners = custody.owners
+        self._offline = OfflineSending(registry, host, peers, custody)
+        custody.offered = self._offline.claimed
         self._outgoing: dict[uuid.UUID, Outgoing] = {}
         self.controls = Controls(registry, self.is_outgoing)
 
@@ -71,6 +75,8 @@ class Sending:
 
         Raises: OperationInvalid (55), MigrateUnsafe (81), ConfigUnsupported (67), ...
         """
+        if MigrateFlag.OFFLINE in request.flags:
+            return await self._offline.begin(guest, link, request)
         running = checks.check_free(guest)
         await checks.check_movable(guest, running, request.flags)
         live = running.definition
@@ -139,6 +145,9 @@ class Sending:
         Raises: OperationInvalid (55) if it is not being migrated, or nothing proves that the
         destination has it.
         """
+        if (held := self._offline.find(guest.uuid)) is not None:
+            await self._offline.confirm(held, cookie_in, cancelled=cancelled)
+            return
         outgoing = self._outgoing.get(guest.uuid)
         if outgoing is None:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")

@@ -36,7 +36,7 @@ class Migrations:
         self.custody = Custody(
             registry, host, peers, lambda guest: self.source.find(guest) is not None
         )
-        self.source = Sending(registry, host, peers, self.custody.owners)
+        self.source = Sending(registry, host, peers, self.custody)
         self.destination = Receiving(registry, host, peers, self.custody)
 
     def doubtful(self, guest: uuid.UUID) -> Doubtful | None:
