@@ -81,6 +81,7 @@ class OfflineReceiving:
         *,
         id: str,
         origin_name: str,
+        uri_out: str | None,
     ) -> Prepared:
         """Keep its name and uuid free, as long as `link` lives.
 
@@ -110,7 +111,7 @@ class OfflineReceiving:
             raise OperationFailed("the connection that asked for it has ended")
         log.info("migration.expected mig=%s guest=%s offline=yes", id, guest.name)
         place = await self._peers.own_place()
-        return Prepared(format_cookie(self._cookie(arrival, asks=place)), None)
+        return Prepared(format_cookie(self._cookie(arrival, asks=place)), uri_out)
 
     async def finish(self, arrival: Arrival, link: ClientLink, *, cancelled: bool) -> Finished:
         """Take it over, or forget it.

@@ -86,20 +86,12 @@ class Receiving:
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
         self._custody.refuse_stale(definition, cookie.own, request)
-        place = await self._peers.own_place()
-        if place is None and cookie.own is not None:
-            # Its source would have to believe whoever drives the migration. (L5)
-            raise OperationFailed(
-                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
-                " decided; its log says why"
-            )
+        place = await self._place_for(cookie)
         if MigrateFlag.OFFLINE in request.flags:
-            plan = self._plan(request)
-            self._release(plan.port)  # nothing will come; but clients insist on a URI
-            prepared = await self._offline.prepare(
-                link, definition, cookie, id=id, origin_name=origin_name
+            uri_out = self._uri_of_nothing(request)
+            return await self._offline.prepare(
+                link, definition, cookie, id=id, origin_name=origin_name, uri_out=uri_out
             )
-            return replace(prepared, uri_out=plan.uri_out)
         guest = self._registry.admit(definition)
         try:
             job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
@@ -130,6 +122,16 @@ class Receiving:
             own=Own(id, epoch=self._custody.owners.epoch(guest.uuid), asks=place),
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
+
+    async def _place_for(self, cookie: Cookie) -> str | None:
+        place = await self._peers.own_place()
+        if place is None and cookie.own is not None:
+            # Its source would have to believe whoever drives the migration. (L5)
+            raise OperationFailed(
+                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
+                " decided; its log says why"
+            )
+        return place
 
     async def finish(
         self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool
@@ -204,6 +206,12 @@ class Receiving:
             any_address=anywhere,
             take_port=lambda: self._ports.take((address or anywhere).strip("[]")),
         )
+
+    def _uri_of_nothing(self, request: Request) -> str | None:
+        """Nothing will be sent, but clients insist on a URI."""
+        plan = self._plan(request)
+        self._release(plan.port)
+        return plan.uri_out
 
     def _release(self, port: int | None) -> None:
         if port is not None:
