@@ -26,7 +26,6 @@ _NOT_SERVED: Final = (
     (F.PEER2PEER, "peer-to-peer migration"),
     (F.POSTCOPY, "post-copy migration"),
     (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
-    (F.TLS, "encrypted migration"),
 )
 
 
@@ -66,6 +65,8 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
         return ArgumentUnsupported(text)
     if F.ZEROCOPY in flags and F.PARALLEL not in flags:
         return OperationInvalid("zero-copy is only available for parallel migration")
+    if F.ZEROCOPY in flags and F.TLS in flags:
+        return OperationInvalid("zero-copy is not available for encrypted migration")
     return _offline_refusal(flags) if F.OFFLINE in flags else None
 
 

@@ -28,7 +28,7 @@ from sterna.guest.states import (
     Suspended,
 )
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp, story
+from sterna.migration import qmp, story, tls
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
 from sterna.migration.core import effects as do
@@ -71,10 +71,11 @@ DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.Dest
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What the incoming QEMU is told: where to listen, with which capabilities."""
+    """What the incoming QEMU is told: where to listen, and where its certificates are."""
 
     uri: str
     release_port: Callable[[], None]
+    tls_dir: str = ""
 
 
 class Incoming(DestinationDriver):
@@ -424,6 +425,8 @@ class Incoming(DestinationDriver):
                 have = self.capabilities or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
+                if self.job.data.get("tls"):
+                    await tls.remove(qemu)
         return on.QmpDone(op)
 
     async def _listen(self) -> None:
@@ -436,5 +439,9 @@ class Incoming(DestinationDriver):
         refuse_unsupported(asked, self.capabilities)
         refuse_unsupported(own, self._originals)
         await qmp.set_capabilities(qemu, self.capabilities, {"return-path", *asked})
-        await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
+        used = {}
+        if MigrateFlag.TLS in self.request.flags:
+            used = await tls.add(qemu, self.listening.tls_dir, server=True)
+            self.job.data["tls"] = True
+        await qmp.set_parameters(qemu, {**tls.OFF, **used, **own})
         await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=MONITOR_S)

@@ -20,7 +20,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, memlock, qmp, transports, uri
+from sterna.migration import asking, memlock, qmp, tls, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
@@ -66,7 +66,7 @@ class Way:
 
     `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
     how it is asked what it decided; `hostname`: what it calls itself; `qemu_connects`: QEMU makes
-    the data connections itself, since it wants several.
+    the data connections itself, since it wants several; `tls_dir`: where its certificates are.
     """
 
     target: uri.Endpoint
@@ -75,6 +75,7 @@ class Way:
     question: Question | None
     hostname: str
     qemu_connects: bool = False
+    tls_dir: str = ""
 
 
 class Outgoing(Doubtful):
@@ -378,6 +379,8 @@ class Outgoing(Doubtful):
                 have = self._have or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
+                if self.job.data.get("tls"):
+                    await tls.remove(qemu)
                 if limits := self.job.data.get("memlock"):
                     memlock.restore(self.running.pid, tuple(limits))
         return on.QmpDone(op)
@@ -397,8 +400,8 @@ class Outgoing(Doubtful):
         await qmp.set_parameters(
             qemu,
             {
-                "tls-creds": "",
-                "tls-hostname": "",
+                **tls.OFF,
+                **await self._credentials(),
                 "max-bandwidth": bandwidth_bps(way.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
@@ -408,6 +411,14 @@ class Outgoing(Doubtful):
             self._remember(memlock=limits)
         if not way.qemu_connects:
             self._socket = await transports.connect(way.target, silence_s=self._silence_s)
+
+    async def _credentials(self) -> dict[str, str]:
+        if self.way is None or MigrateFlag.TLS not in self.request.flags:
+            return {}
+        name = tls.hostname(self.request, self.way.target)
+        used = await tls.add(self.running.qemu, self.way.tls_dir, server=False)
+        self._remember(tls=True)
+        return {**used, "tls-hostname": name}
 
     async def _migrate(self) -> None:
         qemu, way = self.running.qemu, self.way

@@ -46,6 +46,7 @@ class Request:
     Attributes:
         xml: the guest as the destination shall build it (destination_xml).
         persistent_xml: what the destination shall write down as its definition.
+        tls_destination: the name that the destination's certificate has, if not its host's.
         bandwidth_mib: MiB/s; 0 keeps the speed set before.
         compression: methods, of `tuning.METHODS`.
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
@@ -58,6 +59,7 @@ class Request:
     persistent_xml: str | None = None
     bandwidth_mib: int = 0
     listen_address: str | None = None
+    tls_destination: str | None = None
     compression: frozenset[str] = frozenset()
     tuning: tuning.Tuning = field(default_factory=dict)
 
@@ -131,6 +133,7 @@ def from_typed(
         persistent_xml=single.get("persistent_xml") or None,
         bandwidth_mib=single.get("bandwidth", 0),
         listen_address=single.get("listen_address") or None,
+        tls_destination=single.get("tls.destination") or None,
         compression=compression,
         tuning=tuning.tuning(bits, compression, single, at_source=at_source),
     )

@@ -18,7 +18,7 @@ from sterna.guest.jobs import Job, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
-from sterna.migration import exchange, transports, uri
+from sterna.migration import exchange, tls, transports, uri
 from sterna.migration.answers import Finished, Host, Prepared
 from sterna.migration.cookie import (
     Cookie,
@@ -73,6 +73,7 @@ class Receiving:
 
         Raises: why it cannot come here; nothing is left then.
         """
+        tls.check_forced(self._host, request.flags)
         cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
         definition = parse_domain(xml)
         if definition.uuid is None:
@@ -102,7 +103,7 @@ class Receiving:
         except BaseException:
             guest.forget_if_nothing()
             raise
-        listening = Listening(plan.listen, lambda: self._release(plan.port))
+        listening = Listening(plan.listen, lambda: self._release(plan.port), self._host.tls_dir)
         incoming = Incoming(
             *(id, guest, job, request),
             definition=definition,

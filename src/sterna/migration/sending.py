@@ -20,7 +20,7 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
-from sterna.migration import asking, checks, doubt, exchange, qmp, uri
+from sterna.migration import asking, checks, doubt, exchange, qmp, tls, uri
 from sterna.migration.answers import Begun, Host
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
@@ -75,6 +75,7 @@ class Sending:
 
         Raises: OperationInvalid (55), MigrateUnsafe (81), ConfigUnsupported (67), ...
         """
+        tls.check_forced(self._host, request.flags)
         if MigrateFlag.OFFLINE in request.flags:
             return await self._offline.begin(guest, link, request)
         running = checks.check_free(guest)
@@ -128,6 +129,7 @@ class Sending:
             question=asking.question(outgoing.id, guest.uuid, cookie, target),
             hostname=cookie.hostname,
             qemu_connects=MigrateFlag.PARALLEL in request.flags,
+            tls_dir=self._host.tls_dir,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
@@ -263,7 +265,10 @@ class Sending:
         cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
         if request.migrate_uri is None:
             raise InternalError("missing migration URI")
+        tls.check_forced(self._host, request.flags)
         target = uri.parse(request.migrate_uri)
+        if MigrateFlag.TLS in request.flags:
+            tls.hostname(request, target)
         if outgoing is None and MigrateFlag.CHANGE_PROTECTION in request.flags:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
         check_guest(cookie, guest.name, guest.uuid)

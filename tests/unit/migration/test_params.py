@@ -37,7 +37,7 @@ def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:
         (F.PEER2PEER, 84, "peer-to-peer migration is not supported"),
         (F.POSTCOPY | F.LIVE, 84, "post-copy migration is not supported"),
         (F.NON_SHARED_DISK, 84, "non-shared storage is not supported"),
-        (F.TLS, 84, "encrypted migration is not supported"),
+        (F.PARALLEL | F.ZEROCOPY | F.TLS, 55, "zero-copy is not available for encrypted"),
     ],
 )
 def test_flags_that_are_refused(flags: int, code: int, text: str) -> None:

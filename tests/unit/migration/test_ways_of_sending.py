@@ -1,17 +1,21 @@
-"""Parallel, compressed and zero-copy migrations between fakes: what both QEMUs are told, and what
-is put back."""
+"""Parallel, compressed, zero-copy and encrypted migrations between fakes: what both QEMUs are told,
+and what is put back."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from sterna.errors import SternaError
 from sterna.guest.states import State
-from sterna.migration import memlock
+from sterna.migration import memlock, tls
+from sterna.migration.answers import Host
+from sterna.migration.params import Request
+from sterna.migration.uri import Endpoint
 from sterna.qemu.qmp_errors import QmpError
 from sterna.rpc.enums import MigrateFlag
 from support.fake_host import until
@@ -128,3 +132,66 @@ async def test_zero_copy_may_lock_memory_as_long_as_it_lasts(
         assert limits == [(pid, (pid, 8))]
         assert "zero-copy-send" in switched_on(two.sender)[0]
         assert "zero-copy-send" not in switched_on(two.receiver)[0]
+
+
+TLS = LIVE | F.TLS
+TO = {"tls_destination": "hostb.test"}
+
+
+async def test_encrypted(tmp_path: Path) -> None:
+    """Both QEMUs get certificates, the source's the name to expect; the destination loses them."""
+    async with pair(tmp_path) as two:
+        sender = two.sender
+        cookie = await two.performed(TLS, **TO)
+        await two.confirm((await two.finish(cookie, TLS)).cookie)
+        await until(lambda: two.destination.registry.lookup_by_uuid(GUEST).job is None)
+        told = parameters(sender)[0]
+        assert (told["tls-creds"], told["tls-hostname"]) == (tls.ALIAS, "hostb.test")
+        told = parameters(two.receiver)[0]
+        assert (told["tls-creds"], told["tls-hostname"]) == (tls.ALIAS, "")
+        for qemu, end in ((sender, "client"), (two.receiver, "server")):
+            [added] = [dict(a or {}) for name, a in qemu.asked if name == "object-add"]
+            assert (added["endpoint"], added["verify-peer"]) == (end, True)
+            assert added["dir"] == "/etc/pki/qemu"
+        assert "object-del" in two.receiver.commands
+
+
+async def test_certificates_are_taken_away_from_a_guest_that_stays(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        two.sender.says["migrate"] = [("MIGRATION", {"status": "failed"})]
+        with pytest.raises(SternaError, match="runs on here"):
+            await two.performed(TLS, **TO)
+        assert two.sender.commands[-1] == "object-del"
+
+
+async def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
+    """What was not given is not taken away."""
+    async with pair(tmp_path) as two:
+        refusal = QmpError("object-add", "GenericError", "Unable to access credentials x.pem")
+        prepared = await two.prepare(await two.begin(TLS), TLS)
+        two.sender.replies["object-add"] = refusal
+        with pytest.raises(SternaError, match=r"'object-add': Unable to access cred") as refused:
+            await two.perform(prepared, TLS, **TO)
+        assert refused.value.number == 1
+        assert "object-del" not in two.sender.commands
+        assert two.guest.state is State.RUNNING
+
+
+async def test_whose_certificate_over_a_unix_socket(tmp_path: Path) -> None:
+    async with pair(tmp_path) as two:
+        prepared = await two.prepare(await two.begin(TLS), TLS)
+        with pytest.raises(SternaError, match=r"tls.destination is needed"):
+            await two.perform(prepared, TLS)
+        assert two.guest.job is None
+    endpoint = Endpoint("tcp", "hostb")
+    assert tls.hostname(Request(TLS), endpoint) == "hostb"
+    assert tls.hostname(Request(TLS, tls_destination="x"), endpoint) == "x"
+
+
+def test_forced() -> None:
+    host = Host("hosta", UUID(int=1), tls_force=True)
+    for flags in (TLS, F.OFFLINE):
+        tls.check_forced(host, flags)
+    with pytest.raises(SternaError, match="only encrypted") as refused:
+        tls.check_forced(host, LIVE)
+    assert refused.value.number == 55
