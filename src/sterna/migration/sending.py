@@ -83,6 +83,7 @@ class Sending:
         live = running.definition
         if MigrateFlag.UNSAFE not in request.flags:
             checks.check_safe(live)
+        exchange.persistent_xml(guest, request)  # which is read only after all was sent
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
         refuse_unsupported(request.capabilities(destination=False), have)
@@ -266,6 +267,7 @@ class Sending:
         if request.migrate_uri is None:
             raise InternalError("missing migration URI")
         tls.check_forced(self._host, request.flags)
+        exchange.persistent_xml(guest, request)
         target = uri.parse(request.migrate_uri)
         if MigrateFlag.TLS in request.flags:
             tls.hostname(request, target)

@@ -195,3 +195,32 @@ def test_forced() -> None:
     with pytest.raises(SternaError, match="only encrypted") as refused:
         tls.check_forced(host, LIVE)
     assert refused.value.number == 55
+
+
+@pytest.mark.parametrize("flags", [LIVE, LIVE | F.ABORT_ON_ERROR])
+async def test_an_io_error_of_the_guest(tmp_path: Path, flags: F) -> None:
+    """It ends the migration if that was asked for; the guest stays, paused by its error."""
+    async with pair(tmp_path) as two:
+        two.copies_for_ever()
+        prepared = await two.prepare(await two.begin(flags), flags)
+        performing = asyncio.create_task(two.perform(prepared, flags))
+        await two.is_copying()
+        two.sender.say("BLOCK_IO_ERROR", device="d", action="report")
+        two.sender.say("BLOCK_IO_ERROR", device="d", action="stop")
+        if flags is LIVE:
+            assert "migrate_cancel" not in two.sender.commands
+            await two.here.source.abort(two.guest)
+        with pytest.raises(SternaError, match="I/O error" if flags is not LIVE else "canceled"):
+            await performing
+
+
+async def test_persistent_xml_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is refused before anything is sent."""
+    async with pair(tmp_path) as two:
+        with pytest.raises(SternaError):
+            await two.begin(LIVE | F.PERSIST_DEST, persistent_xml="<domain")
+        prepared = await two.prepare(await two.begin())
+        with pytest.raises(SternaError):
+            await two.perform(prepared, LIVE | F.PERSIST_DEST, persistent_xml="<domain")
+        assert "migrate" not in two.sender.commands
+        assert two.guest.job is None
