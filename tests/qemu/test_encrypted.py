@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qemu.moving import GUEST, QUICK, check_moved, check_stayed, migrate_words
+from support.clients import sterna
 from support.daemon import Daemon
 from support.fixtures import Hosts, MakeGuest, TwoDaemons
 from support.qemu_certificates import make_authority, make_host
@@ -142,7 +143,8 @@ def test_a_host_that_wants_nothing_in_the_clear(
     run_at(two.source)
     assert "host beta migrates guests only encrypted" in refused(two)
     check_stayed(two, serial_tap)
-    migrate(two, *TLS)
+    words = ("migrate", GUEST, str(two.destination.root), "--tls", "--tls-name", "moves.test")
+    sterna(two.source.root, *words).check()
     check_moved(two, serial_tap)
     back = TwoDaemons(two.destination, two.source)
     assert "host beta migrates guests only encrypted" in refused(back)

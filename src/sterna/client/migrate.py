@@ -60,6 +60,17 @@ class MigrateOptions:
         migrate_uri: where the memory goes (`tcp://host[:port]`); else the destination says.
         unsafe: skip the checks for disks that the other side may not see.
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.
+        parallel: send over several connections.
+        connections: how many of them; 0 for QEMU's own number.
+        compression: `xbzrle` or `mt`; `zlib` or `zstd` for parallel ones.
+        compression_level: as that method counts; 0 for its own.
+        zero_copy: have the kernel send from the guest's memory itself; for parallel ones.
+        tls: have QEMU encrypt it.
+        tls_name: the name in the destination's certificate, if not its host's.
+        offline: move the definition of a guest that does not run; also without this word.
+        abort_on_error: end it if the guest meets an I/O error meanwhile.
+        listen_address: where the destination listens for the memory.
+        persistent_xml: the domain XML to keep there.
     """
 
     live: bool = True
@@ -72,6 +83,17 @@ class MigrateOptions:
     migrate_uri: str = ""
     unsafe: bool = False
     auto_converge: bool = False
+    parallel: bool = False
+    connections: int = 0
+    compression: str = ""
+    compression_level: int = 0
+    zero_copy: bool = False
+    tls: bool = False
+    tls_name: str = ""
+    offline: bool = False
+    abort_on_error: bool = False
+    listen_address: str = ""
+    persistent_xml: str = ""
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -83,6 +105,11 @@ class MigrateOptions:
             (self.paused, MigrateFlag.PAUSED),
             (self.unsafe, MigrateFlag.UNSAFE),
             (self.auto_converge, MigrateFlag.AUTO_CONVERGE),
+            (self.parallel, MigrateFlag.PARALLEL),
+            (bool(self.compression), MigrateFlag.COMPRESSED),
+            (self.zero_copy, MigrateFlag.ZEROCOPY),
+            (self.tls, MigrateFlag.TLS),
+            (self.abort_on_error, MigrateFlag.ABORT_ON_ERROR),
         ):
             if wanted:
                 chosen |= flag
@@ -96,8 +123,20 @@ class MigrateOptions:
                 ("migrate_uri", self.migrate_uri),
                 ("destination_name", self.name),
                 ("destination_xml", self.xml),
+                ("persistent_xml", self.persistent_xml),
+                ("listen_address", self.listen_address),
+                ("compression", self.compression),
+                ("tls.destination", self.tls_name),
             )
             if value
+        ]
+        params += [
+            TypedParam(name, int(ParamType.INT), number)
+            for name, number in (
+                ("parallel.connections", self.connections),
+                (f"compression.{self.compression}.level", self.compression_level),
+            )
+            if number
         ]
         if self.bandwidth_mib_s:
             params.append(TypedParam("bandwidth", int(ParamType.ULLONG), self.bandwidth_mib_s))
@@ -163,6 +202,7 @@ class Migration:
         """The five phases."""
         started = time.monotonic()
         dom = await self._guest.dom()
+        await self._choose_offline()
         await self._check_features()
         begin = await self._begin(dom)
         params = self._with(self._options.params(), "destination_xml", begin.xml)
@@ -176,10 +216,22 @@ class Migration:
             await self._finish_cancelled(dom, params)
             await self._confirm_cancelled(dom, params)
             raise await self._failed("prepare", "source", OperationAborted("before it was sent"))
-        cookie = await self._perform_to_the_end(dom, prepared.cookie_out, params)
+        cookie = b""
+        if MigrateFlag.OFFLINE not in self._flags:
+            cookie = await self._perform_to_the_end(dom, prepared.cookie_out, params)
         finished = await self._finish(dom, cookie, params)
         await self._confirm(dom, finished.cookie_out, params)
         return await self._result(finished.dom, round((time.monotonic() - started) * 1000))
+
+    async def _choose_offline(self) -> None:
+        """A guest that does not run has nothing but its definition to be moved, and to be kept."""
+        state = await self._guest.state()
+        if self._options.offline or state == State.SHUTOFF:
+            self._flags |= MigrateFlag.OFFLINE | MigrateFlag.PERSIST_DEST
+            self._flags &= ~MigrateFlag.LIVE
+            for host in (self._source, self._destination):
+                if not await host.supports(Feature.MIGRATION_OFFLINE):
+                    raise ArgumentUnsupported(f"{host.uri} does not move guests that do not run")
 
     async def _check_features(self) -> None:
         for host in (self._source, self._destination):
@@ -311,6 +363,18 @@ class Migration:
 
     async def _result(self, dom: Dom, total_ms: int) -> MigrationResult:
         figures = self._last
+        if MigrateFlag.OFFLINE in self._flags:
+            return MigrationResult(
+                dom.name,
+                self._destination.uri,
+                total_ms,
+                None,
+                0,
+                0,
+                0,
+                tuple(self._warnings),
+                offline=True,
+            )
         try:
             reply = await self._destination.call(
                 "DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(dom, 1)
