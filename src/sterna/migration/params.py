@@ -21,7 +21,7 @@ MIB: Final = 1024 * 1024
 BANDWIDTH_MIB_MAX: Final = (1 << 63) // MIB - 1
 """Largest speed libvirt 9.0 takes, and its word for "no limit"."""
 
-_TYPES: Final[dict[str, ParamType]] = {
+TYPES: Final[dict[str, ParamType]] = {
     "migrate_uri": ParamType.STRING,
     "destination_name": ParamType.STRING,
     "destination_xml": ParamType.STRING,
@@ -140,7 +140,7 @@ def from_typed(
 
 
 def _check_type(param: TypedParam) -> None:
-    wanted = _TYPES.get(param.field)
+    wanted = TYPES.get(param.field)
     if wanted is None:
         raise InvalidArg(f"parameter '{param.field}' not supported")
     if param.type != wanted:

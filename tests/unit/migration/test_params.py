@@ -75,6 +75,8 @@ S, U, INT = ParamType.STRING, ParamType.ULLONG, ParamType.INT
         ([("auto_converge.initial", INT, 1)], 1, 8, "Turn auto convergence on to tune it"),
         ([("parallel.connections", INT, 2)], 1, 8, "Turn parallel migration on to tune it"),
         ([("migrate_disks", S, "vda")], 1, 84, "non-shared storage"),
+        ([("disks_port", INT, 5000)], 1, 84, "non-shared storage"),
+        ([("disks_uri", S, "unix:///x")], 1, 84, "non-shared storage"),
         ([("bandwidth", U, BANDWIDTH_MIB_MAX + 1)], 1, 82, "must be less than 8796093022208"),
     ],
 )
@@ -100,6 +102,11 @@ def test_both_forms_make_the_same_request() -> None:
 
 def test_empty_texts_are_none() -> None:
     assert from_plain(flags=1, dname="", resource=0, uri="", function="f") == Request(F.LIVE)
+
+
+def test_what_is_taken_without_effect() -> None:
+    found = typed(("bandwidth.postcopy", U, 5), ("graphics_uri", S, "spice://h:1"))
+    assert found == Request(F.LIVE)
 
 
 def test_tuning_goes_to_the_sides_that_need_it() -> None:
