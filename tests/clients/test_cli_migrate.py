@@ -32,6 +32,7 @@ def words(hosts: TwoDaemons, *options: str) -> tuple[str, ...]:
     [
         ("--parallel",),
         ("--parallel", "3", "--compress", "zstd", "--compress-level", "2"),
+        ("--parallel", "--compress", "zlib", "--compress-level", "1"),
         ("--compress", "xbzrle"),
         ("--abort-on-error", "--listen-address", "127.0.0.1", "--migrate-uri", "tcp://127.0.0.1"),
     ],

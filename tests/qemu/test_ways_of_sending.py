@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import time
+from typing import Any
 
 import pytest
 
-from qemu.moving import GUEST, LONG, QUICK, check_moved, check_stayed, is_copying, migrate_words
+from qemu.moving import (
+    GUEST,
+    LONG,
+    QUICK,
+    check_moved,
+    check_stayed,
+    is_copying,
+    migrate_words,
+    slow_migration,
+)
 from support.fixtures import MakeGuest, TwoDaemons, TwoHosts
+from support.host import Host
 from support.processes import wait_for
 from support.serial import SerialTap
 
@@ -62,6 +74,29 @@ def test_a_guest_moves_this_way(
     migrate(back)
     check_moved(back, serial_tap)
     serial_tap.wait_verified(time.monotonic_ns())
+
+
+def asked_of_qemu(host: Host, command: str) -> Any:
+    text = host.said("qemu-monitor-command", GUEST, json.dumps({"execute": command}))
+    return json.loads(text)["return"]
+
+
+def test_qemu_is_told_and_told_back(
+    two_hosts: TwoHosts, serial_tap: SerialTap, tick_guest_xml: MakeGuest
+) -> None:
+    """What was asked for is set while it is on its way, and nothing of it afterwards (I22)."""
+    source = two_hosts.source
+    source.create(tick_guest_xml(GUEST, LONG))
+    serial_tap.wait_more_ticks(5)
+    before = asked_of_qemu(source, "query-migrate-parameters")
+    with slow_migration(two_hosts, *PARALLEL, "--compressed", "--comp-methods", "zlib"):
+        told = asked_of_qemu(source, "query-migrate-parameters")
+        assert (told["multifd-channels"], told["multifd-compression"]) == (3, "zlib")
+        switched = asked_of_qemu(source, "query-migrate-capabilities")
+        on = {item["capability"] for item in switched if item["state"]}
+        assert on == {"multifd", "return-path", "events"}
+    check_stayed(two_hosts, serial_tap)
+    assert asked_of_qemu(source, "query-migrate-parameters") == before
 
 
 def test_xbzrle_is_in_the_figures(
