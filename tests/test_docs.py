@@ -69,7 +69,13 @@ def names_in(path: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["SPECIFICATION.md", "docs/reference/virsh.md", "docs/explanation/migration.md"]
+    "name",
+    [
+        "SPECIFICATION.md",
+        "docs/reference/virsh.md",
+        "docs/reference/migrate-flags.md",
+        "docs/explanation/migration.md",
+    ],
 )
 def test_named_tests_exist(name: str) -> None:
     missing = []
@@ -93,6 +99,34 @@ def test_every_promise_has_a_test_or_says_that_it_has_none() -> None:
         number for number, held in promises if not (TEST.search(held) or held.startswith(ELSEWHERE))
     ]
     assert not unclear, f"name a test or write 'pending': {unclear}"
+
+
+FLAG_ROW = re.compile(r"^\| ([A-Z0-9_]+) \| (\d+) \|.*\| (`tests/[^|]+) \|$", re.MULTILINE)
+PARAMETER_ROW = re.compile(r"^\| ([a-z_.]+) \| [^|]+ \|.*\| (`tests/[^|]+) \|$", re.MULTILINE)
+
+
+def test_every_flag_and_parameter_of_a_migration_has_a_row_with_its_test() -> None:
+    from sterna.migration.params import TYPES
+    from sterna.rpc.enums import MigrateFlag
+
+    text = page("reference/migrate-flags.md")
+    flags = {name: int(bit) for name, bit, _test in FLAG_ROW.findall(text)}
+    assert flags == {flag.name: int(flag) for flag in MigrateFlag}
+    parameters = [name for name, _test in PARAMETER_ROW.findall(text)]
+    assert sorted(parameters) == sorted(TYPES)
+
+
+def test_options_of_migrate_are_those_of_the_commands() -> None:
+    """What the table of flags says of `sterna migrate` is what that has."""
+    from sterna.cli.commands.migrate import MIGRATE
+
+    known = {name for argument in MIGRATE.arguments for name in argument.names}
+    rows = re.findall(
+        r"^\| [\w.]+ \| [^|]+ \| [^|]* \| ([^|]*) \|", page("reference/migrate-flags.md"), re.M
+    )
+    named = {name for cell in rows for name in re.findall(r"--[\w-]+", cell)}
+    assert len(named) > 15
+    assert named <= known
 
 
 COMMAND_ROW = re.compile(r"^\| ([a-z-][^|]*?) \| [^|]+ \| (`tests/[^|]+) \|$", re.MULTILINE)

@@ -108,3 +108,33 @@ def test_either_drives_the_migration_to_the_other(
         assert destination.state(GUEST) == "running (migrated)"
         serial_tap.wait_more_ticks()
     serial_tap.wait_more_ticks(10).check_one_history()
+
+
+def test_one_that_does_not_run(
+    sterna: Daemon, libvirtd: Host, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    """Offline there and back; a libvirtd claims nothing, so its rules are all there is."""
+    words = ("--offline", "--persistent", "--undefinesource")
+    to_libvirtd = ("migrate", GUEST, libvirtd.uri, *words)
+    data = ("--migrateuri", f"unix://{short_dir}/data.sock")
+    sterna.define(tick_guest_xml(GUEST, QUICK))
+    sterna.virsh(*to_libvirtd, *data).check()
+    assert (sterna.guests("--all"), libvirtd.guests("--all")) == (set(), {GUEST})
+    libvirtd.virsh("migrate", GUEST, sterna.uri, *words, *data).check()
+    assert (sterna.guests("--all"), libvirtd.guests("--all")) == ({GUEST}, set())
+    sterna.virsh("undefine", GUEST).check()
+
+
+def test_several_connections(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+) -> None:
+    sterna.create(tick_guest_xml(GUEST, QUICK))
+    serial_tap.wait_more_ticks()
+    many = ("--parallel", "--parallel-connections", "3")
+    move(sterna, libvirtd, short_dir, *many)
+    move(libvirtd, sterna, short_dir, *many, "--compressed")
+    serial_tap.wait_more_ticks(10).check_one_history()

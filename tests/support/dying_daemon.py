@@ -17,7 +17,7 @@ from sterna.guest.launcher import QemuLauncher
 from sterna.qemu.guardian import Guardian
 from sterna.server.main import main
 from sterna.store.db import SqliteStore
-from sterna.store.ports import Decision, Ownership, Verdict
+from sterna.store.ports import Decision, Ownership, StoredDefinition, Verdict
 
 
 def die(*_args: Any) -> NoReturn:
@@ -46,8 +46,10 @@ def _committed() -> None:
         verdict: Verdict,
         uuid: UUID,
         owner: Ownership | None = None,
+        *,
+        definition: StoredDefinition | None = None,
     ) -> Decision:
-        await decide(self, migration, verdict, uuid, owner)
+        await decide(self, migration, verdict, uuid, owner, definition=definition)
         die()
 
     SqliteStore.decide = once  # type: ignore[method-assign]  # the fault to be injected

@@ -48,9 +48,7 @@ class MemoryStore:
 
     async def put_definition(self, definition: StoredDefinition) -> None:
         self._writing()
-        for other in [d for d in self._definitions.values() if d.name == definition.name]:
-            del self._definitions[other.uuid]
-        self._definitions[definition.uuid] = definition
+        self._keep(definition)
 
     async def delete_definition(self, uuid: UUID) -> None:
         self._writing()
@@ -73,11 +71,20 @@ class MemoryStore:
         self._lives.pop(uuid, None)
 
     async def decide(
-        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+        self,
+        migration: str,
+        verdict: Verdict,
+        uuid: UUID,
+        owner: Ownership | None = None,
+        *,
+        definition: StoredDefinition | None = None,
     ) -> Decision:
         self._writing()
-        if owner is not None and migration not in self._decisions:
-            self._ownerships[owner.uuid] = owner
+        if migration not in self._decisions:
+            if owner is not None:
+                self._ownerships[owner.uuid] = owner
+            if definition is not None:
+                self._keep(definition)
         return self._decisions.setdefault(migration, Decision(migration, verdict, uuid, 0.0))
 
     async def decision(self, migration: str) -> Decision | None:
@@ -99,6 +106,11 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._closed = True
+
+    def _keep(self, definition: StoredDefinition) -> None:
+        for other in [d for d in self._definitions.values() if d.name == definition.name]:
+            del self._definitions[other.uuid]
+        self._definitions[definition.uuid] = definition
 
     def _writing(self) -> None:
         if self._closed:

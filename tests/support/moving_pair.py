@@ -25,10 +25,16 @@ F = MigrateFlag
 LIVE = F.LIVE | F.CHANGE_PROTECTION
 ASKS = re.compile(rb' asks="[^"]*"')
 GUEST = UUID("11111111-2222-3333-4444-555555555555")
-PARAMETERS = {"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26}
+PARAMETERS = {
+    **{"downtime-limit": 300, "max-bandwidth": 134217728, "xbzrle-cache-size": 1 << 26},
+    **{"multifd-channels": 2, "multifd-compression": "none", "multifd-zstd-level": 1},
+}
 CAPABILITIES = [
     {"capability": name, "state": False}
-    for name in ("xbzrle", "auto-converge", "pause-before-switchover", "return-path", "events")
+    for name in (
+        *("xbzrle", "auto-converge", "pause-before-switchover", "return-path", "events"),
+        *("multifd", "zero-copy-send"),
+    )
 ]
 TRANSFER = {"status": "completed", "ram": {"transferred": 5, "total": 9, "remaining": 0}}
 
@@ -62,17 +68,18 @@ class Pair:
     def request(self, flags: MigrateFlag = LIVE, **more: object) -> Request:
         return Request(flags, migrate_uri=self.data, name="web", **more)  # type: ignore[arg-type]  # fields by name
 
-    async def begin(self, flags: MigrateFlag = LIVE) -> Begun:
-        return await self.here.source.begin(self.guest, self.to_source, self.request(flags))
+    async def begin(self, flags: MigrateFlag = LIVE, **more: object) -> Begun:
+        request = self.request(flags, **more)
+        return await self.here.source.begin(self.guest, self.to_source, request)
 
-    async def prepare(self, begun: Begun, flags: MigrateFlag = LIVE) -> Prepared:
-        request = self.request(flags)
+    async def prepare(self, begun: Begun, flags: MigrateFlag = LIVE, **more: object) -> Prepared:
+        request = self.request(flags, **more)
         return await self.there.destination.prepare(
             self.to_destination, request, begun.xml, begun.cookie
         )
 
-    async def perform(self, prepared: Prepared, flags: MigrateFlag = LIVE) -> bytes:
-        request = self.request(flags)
+    async def perform(self, prepared: Prepared, flags: MigrateFlag = LIVE, **more: object) -> bytes:
+        request = self.request(flags, **more)
         cookie = prepared.cookie if self.asks else ASKS.sub(b"", prepared.cookie)
         return await self.here.source.perform(self.guest, self.to_source, request, cookie)
 
@@ -87,10 +94,10 @@ class Pair:
     async def confirm(self, cookie: bytes, *, cancelled: bool = False) -> None:
         await self.here.source.confirm(self.guest, self.to_source, cookie, cancelled=cancelled)
 
-    async def performed(self, flags: MigrateFlag = LIVE) -> bytes:
+    async def performed(self, flags: MigrateFlag = LIVE, **more: object) -> bytes:
         """Begin, Prepare and Perform have gone well."""
-        prepared = await self.prepare(await self.begin(flags), flags)
-        return await self.perform(prepared, flags)
+        prepared = await self.prepare(await self.begin(flags, **more), flags, **more)
+        return await self.perform(prepared, flags, **more)
 
     def completed(self) -> None:
         """The last of the guest is over."""

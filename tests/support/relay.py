@@ -53,11 +53,17 @@ class Relay:
     """Listens on a free TCP port of `address` and forwards to `target`.
 
     `silence()` stops forwarding without closing: neither end notices by itself. New connections
-    wait as well, until `resume()`.
+    wait as well, until `resume()`. `hear` is told everything that passes.
     """
 
-    def __init__(self, address: str, target: Target) -> None:
+    def __init__(
+        self,
+        address: str,
+        target: Target,
+        hear: Callable[[bytes], None] = lambda _data: None,
+    ) -> None:
         self.target = target
+        self._hear = hear
         self._flowing = threading.Event()
         self._flowing.set()
         self._guard = threading.Lock()
@@ -130,6 +136,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := source.recv(PIECE_BYTES):
                 self._flowing.wait()
+                self._hear(data)
                 sink.sendall(data)
         for sock in (source, sink):
             close(sock)

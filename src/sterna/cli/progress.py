@@ -166,6 +166,11 @@ def progress_fields(progress: Progress) -> dict[str, int | None]:
 
 def result_sentence(result: MigrationResult) -> str:
     """What happened, in one plain sentence."""
+    if result.offline:
+        return (
+            f"{result.guest} does not run: its definition moved to {result.destination}, where it"
+            " is kept."
+        )
     silence = "" if result.downtime_ms is None else f", {format_ms(result.downtime_ms)} of silence"
     return (
         f"{result.guest} moved to {result.destination} in {format_ms(result.total_ms)}"
@@ -183,5 +188,6 @@ def result_fields(result: MigrationResult) -> dict[str, object]:
         "transferred_bytes": result.transferred,
         "memory_total_bytes": result.memory_total,
         "iterations": result.iterations,
+        "offline": result.offline,
         "warnings": list(result.warnings),
     }

@@ -44,7 +44,7 @@ class Driven(Moving):
         super().__init__(guest, on_progress)
         self._destination = destination
         self._uri = as_the_source_sees_it(destination, guest.host.uri)
-        self._params = options.params()
+        self._options = options
         self._flags = options.flags() | MigrateFlag.PEER2PEER
 
     async def run(self) -> MigrationResult:
@@ -64,8 +64,10 @@ class Driven(Moving):
         finally:
             watcher.cancel()
         total_ms = round((time.monotonic() - started) * 1000)
-        figures = await story_figures(self._guest, dom) or self._last
-        return result_from(figures, dom.name, self._destination, total_ms, self._warnings)
+        offline = MigrateFlag.OFFLINE in self._flags
+        figures = {} if offline else await story_figures(self._guest, dom) or self._last
+        said = self._warnings
+        return result_from(figures, dom.name, self._destination, total_ms, said, offline=offline)
 
     async def begin(self) -> None:
         """Until memory moves; it goes on when this client leaves. Raises as `run` does."""
@@ -81,7 +83,10 @@ class Driven(Moving):
         work.cancel()
 
     async def _perform(self, dom: Dom) -> None:
-        args = DomainMigratePerform3ParamsArgs(dom, self._uri, self._params, b"", int(self._flags))
+        await self._choose_offline(self._source, asked=self._options.offline)
+        args = DomainMigratePerform3ParamsArgs(
+            dom, self._uri, self._options.params(), b"", int(self._flags)
+        )
         await self._source.call("DOMAIN_MIGRATE_PERFORM3_PARAMS", args)
 
     async def _why(self, error: SternaError) -> SternaError:

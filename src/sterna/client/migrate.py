@@ -60,6 +60,17 @@ class MigrateOptions:
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.
         tunnelled: send its memory through the connection of the two daemons, which must be the
             source's own (peer-to-peer).
+        parallel: send over several connections.
+        connections: how many of them; 0 for QEMU's own number.
+        compression: `xbzrle` or `mt`; `zlib` or `zstd` for parallel ones.
+        compression_level: as that method counts; 0 for its own.
+        zero_copy: have the kernel send from the guest's memory itself; for parallel ones.
+        tls: have QEMU encrypt it.
+        tls_name: the name in the destination's certificate, if not its host's.
+        offline: move the definition of a guest that does not run; also without this word.
+        abort_on_error: end it if the guest meets an I/O error meanwhile.
+        listen_address: where the destination listens for the memory.
+        persistent_xml: the domain XML to keep there.
     """
 
     live: bool = True
@@ -73,6 +84,17 @@ class MigrateOptions:
     unsafe: bool = False
     auto_converge: bool = False
     tunnelled: bool = False
+    parallel: bool = False
+    connections: int = 0
+    compression: str = ""
+    compression_level: int = 0
+    zero_copy: bool = False
+    tls: bool = False
+    tls_name: str = ""
+    offline: bool = False
+    abort_on_error: bool = False
+    listen_address: str = ""
+    persistent_xml: str = ""
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -85,6 +107,11 @@ class MigrateOptions:
             (self.unsafe, MigrateFlag.UNSAFE),
             (self.auto_converge, MigrateFlag.AUTO_CONVERGE),
             (self.tunnelled, MigrateFlag.TUNNELLED),
+            (self.parallel, MigrateFlag.PARALLEL),
+            (bool(self.compression), MigrateFlag.COMPRESSED),
+            (self.zero_copy, MigrateFlag.ZEROCOPY),
+            (self.tls, MigrateFlag.TLS),
+            (self.abort_on_error, MigrateFlag.ABORT_ON_ERROR),
         ):
             if wanted:
                 chosen |= flag
@@ -98,8 +125,20 @@ class MigrateOptions:
                 ("migrate_uri", self.migrate_uri),
                 ("destination_name", self.name),
                 ("destination_xml", self.xml),
+                ("persistent_xml", self.persistent_xml),
+                ("listen_address", self.listen_address),
+                ("compression", self.compression),
+                ("tls.destination", self.tls_name),
             )
             if value
+        ]
+        params += [
+            TypedParam(name, int(ParamType.INT), number)
+            for name, number in (
+                ("parallel.connections", self.connections),
+                (f"compression.{self.compression}.level", self.compression_level),
+            )
+            if number
         ]
         if self.bandwidth_mib_s:
             params.append(TypedParam("bandwidth", int(ParamType.ULLONG), self.bandwidth_mib_s))
@@ -163,6 +202,8 @@ class Migration(Moving):
         """The five phases."""
         started = time.monotonic()
         dom = await self._guest.dom()
+        hosts = (self._source, self._destination)
+        await self._choose_offline(*hosts, asked=self._options.offline)
         await self._check_features()
         begin = await self._begin(dom)
         params = self._with(self._options.params(), "destination_xml", begin.xml)
@@ -176,7 +217,9 @@ class Migration(Moving):
             await self._finish_cancelled(dom, params)
             await self._confirm_cancelled(dom, params)
             raise await self._failed("prepare", "source", OperationAborted("before it was sent"))
-        cookie = await self._perform_to_the_end(dom, prepared.cookie_out, params)
+        cookie = b""
+        if MigrateFlag.OFFLINE not in self._flags:
+            cookie = await self._perform_to_the_end(dom, prepared.cookie_out, params)
         finished = await self._finish(dom, cookie, params)
         await self._confirm(dom, finished.cookie_out, params)
         return await self._result(finished.dom, round((time.monotonic() - started) * 1000))
@@ -269,6 +312,9 @@ class Migration(Moving):
 
     async def _result(self, dom: Dom, total_ms: int) -> MigrationResult:
         figures = self._last
+        there = self._destination.uri
+        if MigrateFlag.OFFLINE in self._flags:
+            return result_from({}, dom.name, there, total_ms, self._warnings, offline=True)
         try:
             reply = await self._destination.call(
                 "DOMAIN_GET_JOB_STATS", DomainGetJobStatsArgs(dom, 1)
@@ -276,7 +322,7 @@ class Migration(Moving):
             figures = {param.field: param.value for param in reply.params} or figures
         except SternaError as error:
             self._warnings.append(f"no statistics from the destination: {error}")
-        return result_from(figures, dom.name, self._destination.uri, total_ms, self._warnings)
+        return result_from(figures, dom.name, there, total_ms, self._warnings)
 
     @property
     def _destination_flags(self) -> int:

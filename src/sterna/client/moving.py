@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sterna.client.errors import MigrationFailed
 from sterna.client.types import MigrationResult, Progress
-from sterna.errors import OperationAborted, SternaError
+from sterna.errors import ArgumentUnsupported, OperationAborted, SternaError
+from sterna.guest.states import State
+from sterna.rpc.enums import Feature, MigrateFlag
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_domain import DomainGetJobStatsArgs
 
 if TYPE_CHECKING:
+    from sterna.client.api import Host
     from sterna.client.guest import Guest
 
 OnProgress = Callable[[Progress], None]
@@ -30,11 +33,25 @@ class Moving:
         self._abort_wanted = asyncio.Event()
         self._last: dict[str, Any] = {}
         self._warnings: list[str] = []
+        self._flags = MigrateFlag(0)
 
     def abort(self) -> None:
         """Asks for the migration's end; it then fails, or succeeds if it was too late."""
         self._aborted = True
         self._abort_wanted.set()
+
+    async def _choose_offline(self, *hosts: Host, asked: bool) -> None:
+        """A guest that does not run has nothing but its definition to be moved, and to be kept.
+
+        Raises: ArgumentUnsupported: one of the hosts cannot do that.
+        """
+        if not asked and await self._guest.state() != State.SHUTOFF:
+            return
+        self._flags |= MigrateFlag.OFFLINE | MigrateFlag.PERSIST_DEST
+        self._flags &= ~MigrateFlag.LIVE
+        for host in hosts:
+            if not await host.supports(Feature.MIGRATION_OFFLINE):
+                raise ArgumentUnsupported(f"{host.uri} does not move guests that do not run")
 
     async def _watch(self, dom: Dom) -> None:
         """Asks the source for figures, and passes an abort on, until it is cancelled."""
@@ -111,8 +128,10 @@ def result_from(
     destination: str,
     total_ms: int,
     warnings: Sequence[str],
+    *,
+    offline: bool = False,
 ) -> MigrationResult:
-    """A result, of a finished job's figures by the protocol's names."""
+    """A result, of a finished job's figures by the protocol's names; none of one `offline`."""
     downtime = figures.get("downtime")
     return MigrationResult(
         guest=guest,
@@ -123,4 +142,5 @@ def result_from(
         memory_total=int(figures.get("memory_total", 0)),
         iterations=int(figures.get("memory_iteration", 0)),
         warnings=tuple(warnings),
+        offline=offline,
     )

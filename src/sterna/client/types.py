@@ -86,6 +86,7 @@ class MigrationResult:
         downtime_ms: how long neither side ran the guest, as the two daemons measured it; None when
             the destination keeps no such figure.
         transferred: bytes sent.
+        offline: it did not run, so that only its definition was moved.
     """
 
     guest: str
@@ -96,3 +97,4 @@ class MigrationResult:
     memory_total: int
     iterations: int
     warnings: tuple[str, ...] = ()
+    offline: bool = False

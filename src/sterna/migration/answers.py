@@ -15,7 +15,8 @@ class Host:
 
     `address` is where incoming guests are received and what the source is told; None for every
     address, and then `reached_at` is told. `silence_s` is how long a peer may hold up a migration
-    without a sign of life.
+    without a sign of life. `tls_dir` has QEMU's certificates; with `tls_force` guests come and go
+    only encrypted.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Host:
     port_max: int = 49215
     reached_at: str | None = None
     silence_s: float = SILENCE_S
+    tls_dir: str = "/etc/pki/qemu"
+    tls_force: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -33,8 +33,21 @@ REVOKED_MAX: Final = 1000
 """Refusals kept while the store cannot; each has 36 characters."""
 
 
+Offered = Callable[[Claim, str], Awaitable[Claimed | None]]
+"""Answers the claim of a destination, by its hostname; None if no guest is being given to it."""
+
+
+async def _nothing_offered(_claim: Claim, _hostname: str) -> Claimed | None:
+    return None
+
+
 class Custody:
-    """Gives and takes guests."""
+    """Gives and takes guests.
+
+    Attributes:
+        owners: who has which guest.
+        offered: knows the guests that are being given away without a QEMU.
+    """
 
     def __init__(
         self,
@@ -51,6 +64,7 @@ class Custody:
         self.owners = Owners(registry.surroundings.store, peers, host.name)
         self._departed: dict[UUID, Departed] = {}
         self._revoked: dict[str, None] = {}
+        self.offered: Offered = _nothing_offered
         registry.surroundings.may_start = self.claim_own
 
     def go_on(self, unfinished: Iterable[Ownership]) -> None:
@@ -59,13 +73,14 @@ class Custody:
         for owner in unfinished:
             guest = self._registry.find(owner.uuid)
             if guest is None or not guest.active:
-                self._depart(owner)
+                self.depart(owner)
             elif guest.job is None and guest.state is State.RUNNING:
                 # It came back, and only that it did was not written any more.
                 came_back = self.owners.stayed(owner.uuid, owner.detail[MIGRATION])
                 self._registry.surroundings.work.start(came_back)
 
-    def _depart(self, owner: Ownership) -> Departed:
+    def depart(self, owner: Ownership) -> Departed:
+        """Find out, or finish, what became of a guest that has no QEMU here."""
         departed = Departed(self._registry, owner, self._peers, self.owners)
         departed.ended = self._departed_ended
         self._departed[owner.uuid] = departed
@@ -118,14 +133,19 @@ class Custody:
         unasked = owner is not None and owner.holder == "leaving" and not self._is_sending(guest)
         if departed is None and owner is not None and unasked:
             # How it ended could not be written down then, on a full disk, say.
-            departed = self._depart(owner)
+            departed = self.depart(owner)
         if departed is not None:
             # Its host has just come back, as a rule: the answer is on its way.
             await asyncio.wait([departed.over], timeout=HEARD_S)
         await self.owners.claim(guest, name)
 
     async def release(self, claim: Claim, hostname: str) -> Claimed:
-        """Another host, which gave it to us, wants to run a guest. Raises: StoreFailed."""
+        """Another host wants a guest: one that it gave to us, or that is just being given to it.
+
+        Raises: StoreFailed.
+        """
+        if (offered := await self.offered(claim, hostname)) is not None:
+            return offered
         guest = self._registry.find(claim.guest)
         used = ""
         if guest is not None and (guest.active or guest.job is not None):

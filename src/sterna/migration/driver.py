@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from sterna.errors import (
+    ArgumentUnsupported,
     Code,
     ConfigUnsupported,
     CpuIncompatible,
@@ -27,6 +28,7 @@ from sterna.errors import (
     OperationInvalid,
     OperationTimeout,
     SternaError,
+    SystemCallError,
 )
 from sterna.guest.ports import ClientLink
 from sterna.guest.surroundings import Work
@@ -68,6 +70,8 @@ _BY_CODE: Final[dict[int, type[SternaError]]] = {
         OperationTimeout,
         ConfigUnsupported,
         CpuIncompatible,
+        ArgumentUnsupported,
+        SystemCallError,
     )
 }
 

@@ -21,14 +21,14 @@ F = MigrateFlag
 KNOWN: Final = F((1 << 21) - 1)
 COPIES_STORAGE: Final = F.NON_SHARED_DISK | F.NON_SHARED_INC
 
-_EXCLUSIVE: Final = ((F.TUNNELLED, F.PARALLEL), (F.NON_SHARED_DISK, F.NON_SHARED_INC))
+_EXCLUSIVE: Final = (
+    (F.TUNNELLED, F.PARALLEL),
+    (F.TUNNELLED, F.TLS),
+    (F.NON_SHARED_DISK, F.NON_SHARED_INC),
+)
 _NOT_SERVED: Final = (
-    (F.OFFLINE, "offline migration"),
     (F.POSTCOPY, "post-copy migration"),
     (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
-    (F.TLS, "encrypted migration"),
-    (F.PARALLEL, "parallel migration"),
-    (F.RDMA_PIN_ALL, "migration over RDMA"),
 )
 
 
@@ -68,6 +68,8 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
         return ArgumentUnsupported(text)
     if F.ZEROCOPY in flags and F.PARALLEL not in flags:
         return OperationInvalid("zero-copy is only available for parallel migration")
+    if F.ZEROCOPY in flags and F.TLS in flags:
+        return OperationInvalid("zero-copy is not available for encrypted migration")
     return _offline_refusal(flags) if F.OFFLINE in flags else None
 
 

@@ -28,7 +28,7 @@ from sterna.guest.states import (
     Suspended,
 )
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp, story
+from sterna.migration import qmp, story, tls
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
 from sterna.migration.core import effects as do
@@ -38,6 +38,7 @@ from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
+from sterna.migration.tuning import refuse_unsupported
 from sterna.migration.tunnel import FD_NAME, TunnelEnd
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
@@ -71,10 +72,14 @@ DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.Dest
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the incoming QEMU listens; with a `tunnel` the data comes through that instead."""
+    """What the incoming QEMU is told: where to listen, and where its certificates are.
+
+    With a `tunnel` the data comes through that instead.
+    """
 
     uri: str
     release_port: Callable[[], None]
+    tls_dir: str = ""
     tunnel: TunnelEnd | None = None
 
 
@@ -427,6 +432,8 @@ class Incoming(DestinationDriver):
                 have = self.capabilities or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
+                if self.job.data.get("tls"):
+                    await tls.remove(qemu)
         return on.QmpDone(op)
 
     async def _listen(self) -> None:
@@ -434,13 +441,18 @@ class Incoming(DestinationDriver):
         self._originals = await qmp.original_parameters(qemu)
         self.job.data["parameters"] = self._originals
         self.capabilities = await qmp.supported_capabilities(qemu)
-        wanted = {*self.request.capabilities}
-        tunnel = self.listening.tunnel
-        if tunnel is None:
-            wanted.add("return-path")
-        await qmp.set_capabilities(qemu, self.capabilities, wanted)
+        asked = self.request.capabilities(destination=True)
         own = self.request.qemu_parameters(destination=True)
-        await qmp.set_parameters(qemu, {"tls-creds": "", "tls-hostname": "", **own})
+        refuse_unsupported(asked, self.capabilities)
+        refuse_unsupported(own, self._originals)
+        tunnel = self.listening.tunnel
+        two_way = {"return-path"} if tunnel is None else set()
+        await qmp.set_capabilities(qemu, self.capabilities, {*two_way, *asked})
+        used = {}
+        if MigrateFlag.TLS in self.request.flags:
+            used = await tls.add(qemu, self.listening.tls_dir, server=True)
+            self.job.data["tls"] = True
+        await qmp.set_parameters(qemu, {**tls.OFF, **used, **own})
         if tunnel is not None:
             with tunnel.open() as sock:  # QEMU gets a copy
                 name = {"fdname": FD_NAME}

@@ -20,7 +20,7 @@ from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
 from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, qmp, transports, uri
+from sterna.migration import asking, memlock, qmp, tls, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
@@ -67,7 +67,8 @@ class Way:
 
     `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
     how it is asked what it decided; `hostname`: what it calls itself; `tunnel`: through the
-    connection between the daemons, and not to the target.
+    connection between the daemons, and not to the target; `qemu_connects`: QEMU makes the data
+    connections itself, since it wants several; `tls_dir`: where its certificates are.
     """
 
     target: uri.Endpoint
@@ -76,6 +77,8 @@ class Way:
     question: Question | None
     hostname: str
     tunnel: Tunnel | None = None
+    qemu_connects: bool = False
+    tls_dir: str = ""
 
 
 class Outgoing(Doubtful):
@@ -365,6 +368,8 @@ class Outgoing(Doubtful):
                 await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
             case QmpOp.CANCEL:
                 await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
+                if self.way is None or self.way.qemu_connects:
+                    await qmp.close_channels(qemu)
             case QmpOp.PROGRESS | QmpOp.EXPLAIN:
                 reply = await qmp.query(qemu)
                 self._learned(reply)
@@ -377,6 +382,10 @@ class Outgoing(Doubtful):
                 have = self._have or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
+                if self.job.data.get("tls"):
+                    await tls.remove(qemu)
+                if limits := self.job.data.get("memlock"):
+                    memlock.restore(self.running.pid, tuple(limits))
         return on.QmpDone(op)
 
     async def _configure(self) -> None:
@@ -389,35 +398,45 @@ class Outgoing(Doubtful):
         self._have = await qmp.supported_capabilities(qemu)
         # Not pause-before-switchover: a cancel that meets it as it begins hangs QEMU 7.2 for ever,
         # with its guest stopped; and a guest would stand until we have said a word. (L2, W5)
-        wanted = {*request.capabilities}
+        wanted = {*request.capabilities(destination=False)}
         if way.tunnel is None:
             wanted.add("return-path")
-        if MigrateFlag.AUTO_CONVERGE in request.flags:
-            wanted.add("auto-converge")
         await qmp.set_capabilities(qemu, self._have, wanted)
         await qmp.set_parameters(
             qemu,
             {
-                "tls-creds": "",
-                "tls-hostname": "",
+                **tls.OFF,
+                **await self._credentials(),
                 "max-bandwidth": bandwidth_bps(way.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
         )
+        if MigrateFlag.ZEROCOPY in request.flags:
+            limits = memlock.allow(self.running.pid, self.running.definition)
+            self._remember(memlock=limits)
         if way.tunnel is not None:
             self._socket = way.tunnel.open()
-        else:
+        elif not way.qemu_connects:
             self._socket = await transports.connect(way.target, silence_s=self._silence_s)
 
+    async def _credentials(self) -> dict[str, str]:
+        if self.way is None or MigrateFlag.TLS not in self.request.flags:
+            return {}
+        name = tls.hostname(self.request, self.way.target)
+        used = await tls.add(self.running.qemu, self.way.tls_dir, server=False)
+        self._remember(tls=True)
+        return {**used, "tls-hostname": name}
+
     async def _migrate(self) -> None:
-        if self._socket is None:
-            raise InternalError("no data connection")
-        qemu = self.running.qemu
-        fds = (self._socket.fileno(),)
+        qemu, way = self.running.qemu, self.way
+        if way is None:
+            raise InternalError("no migration URI")
+        where = f"fd:{FD_NAME}" if self._socket is not None else way.target.for_qemu()
         self.started_ms = time.time_ns() // 1_000_000
-        await qemu.execute("getfd", {"fdname": FD_NAME}, fds=fds, timeout_s=MONITOR_S)
-        where = {"detach": True, "uri": f"fd:{FD_NAME}"}
-        await qemu.execute("migrate", where, timeout_s=MONITOR_S)
+        if self._socket is not None:
+            fds = (self._socket.fileno(),)
+            await qemu.execute("getfd", {"fdname": FD_NAME}, fds=fds, timeout_s=MONITOR_S)
+        await qemu.execute("migrate", {"detach": True, "uri": where}, timeout_s=MONITOR_S)
         self._drop_socket()  # QEMU has its own copy
 
     def _drop_socket(self) -> None:

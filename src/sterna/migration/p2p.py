@@ -77,7 +77,8 @@ class PeerToPeer:
             raise OperationInvalid("received unexpected cookie with P2P migration")
         if not uri:
             raise InvalidArg("missing destination connection URI for peer-to-peer migration")
-        checks.check_free(guest)  # before another host is troubled
+        if MigrateFlag.OFFLINE not in request.flags:
+            checks.check_free(guest)  # before another host is troubled
         drive = _Drive(guest, request, self._source)
         work = self._registry.surroundings.work.start(self._drive(drive, uri))
         await asyncio.shield(work)
@@ -102,10 +103,11 @@ class _Drive:
         guest, link = self._guest, remote.link
         begun = await self._source.begin(guest, link, self._request)
         outgoing = self._source.find(guest.uuid)
-        if outgoing is None:
-            raise OperationFailed(f"the connection to the destination of '{guest.name}' has ended")
         wanted = self._wanted(begun.xml)
         prepared = await self._prepare(remote, wanted, begun.cookie)
+        if MigrateFlag.OFFLINE in self._asked:
+            await self._finish(remote, wanted, b"", None)
+            return
         try:
             cookie = await self._perform(remote, prepared)
         except SternaError as failed:
@@ -113,7 +115,10 @@ class _Drive:
         await self._finish(remote, wanted, cookie, outgoing)
 
     async def _check_features(self, remote: Remote) -> None:
-        missing = await remote.check((Feature.MIGRATION_P2P, Feature.MIGRATION_PARAMS))
+        needed = [Feature.MIGRATION_P2P, Feature.MIGRATION_PARAMS]
+        if MigrateFlag.OFFLINE in self._asked:
+            needed.append(Feature.MIGRATION_OFFLINE)
+        missing = await remote.check(needed)
         if missing is not None:
             text = "Destination libvirt does not support peer-to-peer migration protocol"
             raise OperationFailed(text)
@@ -167,13 +172,15 @@ class _Drive:
         return failed
 
     async def _finish(
-        self, remote: Remote, wanted: Wanted, cookie: bytes, outgoing: Outgoing
+        self, remote: Remote, wanted: Wanted, cookie: bytes, outgoing: Outgoing | None
     ) -> None:
         try:
             if self._tunnel is not None:
                 await self._tunnel.delivered()
             last = await remote.finish(self._finishing(wanted), cookie, cancelled=False)
         except RemoteLost as lost:
+            if outgoing is None:
+                raise self._why(lost, "finish") from lost
             await self._outcome(outgoing, lost)
         except SternaError as refused:
             # The destination's own word; the source asks it all the same, if it can. (L5)
@@ -214,7 +221,7 @@ class _Drive:
         guest = self._guest
         now = "is paused here" if guest.state is State.PAUSED else "runs on here"
         if guest.running is None:
-            now = "does not run any more"
+            now = "does not run here"
         where = f"the migration failed in {phase} at the destination, domain '{guest.name}' {now}"
         if isinstance(failed, SternaError):
             return error_for(failed.number, f"{failed}; {where}", domain=failed.domain)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sterna.errors import ArgumentUnsupported, InvalidArg, OperationUnsupported, Overflow
+from sterna.migration import tuning
 from sterna.migration.flags import checked
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
@@ -20,7 +21,7 @@ MIB: Final = 1024 * 1024
 BANDWIDTH_MIB_MAX: Final = (1 << 63) // MIB - 1
 """Largest speed libvirt 9.0 takes, and its word for "no limit"."""
 
-_TYPES: Final[dict[str, ParamType]] = {
+TYPES: Final[dict[str, ParamType]] = {
     "migrate_uri": ParamType.STRING,
     "destination_name": ParamType.STRING,
     "destination_xml": ParamType.STRING,
@@ -32,27 +33,10 @@ _TYPES: Final[dict[str, ParamType]] = {
     "migrate_disks": ParamType.STRING,
     "disks_port": ParamType.INT,
     "disks_uri": ParamType.STRING,
-    "compression": ParamType.STRING,
-    "compression.mt.level": ParamType.INT,
-    "compression.mt.threads": ParamType.INT,
-    "compression.mt.dthreads": ParamType.INT,
-    "compression.xbzrle.cache": ParamType.ULLONG,
-    "auto_converge.initial": ParamType.INT,
-    "auto_converge.increment": ParamType.INT,
-    "parallel.connections": ParamType.INT,
     "tls.destination": ParamType.STRING,
+    **tuning.TYPES,
 }
 _REPEATED: Final = frozenset({"migrate_disks", "compression"})
-
-# Typed parameter → QEMU's `migrate-set-parameters` name; and whether both sides are given it.
-_TUNING: Final = {
-    "compression.mt.level": ("compress-level", True),
-    "compression.mt.threads": ("compress-threads", True),
-    "compression.mt.dthreads": ("decompress-threads", True),
-    "compression.xbzrle.cache": ("xbzrle-cache-size", True),
-    "auto_converge.initial": ("cpu-throttle-initial", False),
-    "auto_converge.increment": ("cpu-throttle-increment", False),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +46,9 @@ class Request:
     Attributes:
         xml: the guest as the destination shall build it (destination_xml).
         persistent_xml: what the destination shall write down as its definition.
+        tls_destination: the name that the destination's certificate has, if not its host's.
         bandwidth_mib: MiB/s; 0 keeps the speed set before.
-        compression: methods, "xbzrle" or "mt".
+        compression: methods, of `tuning.METHODS`.
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
         params: all of it as it came, for a source that passes it on.
     """
@@ -75,8 +60,9 @@ class Request:
     persistent_xml: str | None = None
     bandwidth_mib: int = 0
     listen_address: str | None = None
+    tls_destination: str | None = None
     compression: frozenset[str] = frozenset()
-    tuning: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    tuning: tuning.Tuning = field(default_factory=dict)
     params: tuple[TypedParam, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -84,13 +70,11 @@ class Request:
             limit = BANDWIDTH_MIB_MAX + 1
             raise Overflow(f"bandwidth must be less than {limit}")
 
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """QEMU's migration capabilities that flags and compression ask for on both sides."""
-        names = {"xbzrle": "xbzrle", "mt": "compress"}
-        return frozenset(names[method] for method in self.compression)
+    def capabilities(self, *, destination: bool) -> frozenset[str]:
+        """QEMU's migration capabilities that this asks for at that side."""
+        return tuning.capabilities(self.flags, self.compression, destination=destination)
 
-    def qemu_parameters(self, *, destination: bool) -> dict[str, int]:
+    def qemu_parameters(self, *, destination: bool) -> dict[str, int | str]:
         """What `migrate-set-parameters` is given beside the bandwidth."""
         return {n: v for n, (v, both) in self.tuning.items() if both or not destination}
 
@@ -116,7 +100,7 @@ def from_plain(
         name=dname or None,
         xml=xml or None,
         bandwidth_mib=resource,
-        compression=_compression(bits, ()),
+        compression=tuning.compression(bits, ()),
     )
 
 
@@ -148,9 +132,7 @@ def from_typed(
         raise OperationUnsupported(
             "migration with non-shared storage is not supported by this host"
         )
-    if "parallel.connections" in single:
-        raise InvalidArg("Turn parallel migration on to tune it")
-    compression = _compression(bits, repeated["compression"])
+    compression = tuning.compression(bits, repeated["compression"])
     return Request(
         bits,
         params=params,
@@ -160,8 +142,9 @@ def from_typed(
         persistent_xml=single.get("persistent_xml") or None,
         bandwidth_mib=single.get("bandwidth", 0),
         listen_address=single.get("listen_address") or None,
+        tls_destination=single.get("tls.destination") or None,
         compression=compression,
-        tuning=_tuning(bits, compression, single, at_source=at_source),
+        tuning=tuning.tuning(bits, compression, single, at_source=at_source),
     )
 
 
@@ -182,7 +165,7 @@ def _refuse_in_tunnel(flags: MigrateFlag, given: Iterable[str]) -> None:
 
 
 def _check_type(param: TypedParam) -> None:
-    wanted = _TYPES.get(param.field)
+    wanted = TYPES.get(param.field)
     if wanted is None:
         raise InvalidArg(f"parameter '{param.field}' not supported")
     if param.type != wanted:
@@ -192,34 +175,3 @@ def _check_type(param: TypedParam) -> None:
         raise InvalidArg(
             f"invalid type '{given}' for parameter '{param.field}', expected '{expected}'"
         )
-
-
-def _compression(flags: MigrateFlag, methods: Iterable[str]) -> frozenset[str]:
-    found: set[str] = set()
-    for method in methods:
-        if method not in ("xbzrle", "mt"):
-            raise InvalidArg(f"Unsupported compression method '{method}'")
-        if method in found:
-            raise InvalidArg(f"Compression method '{method}' is specified twice")
-        found.add(method)
-    if MigrateFlag.COMPRESSED in flags and not found:
-        found.add("xbzrle")
-    return frozenset(found)
-
-
-def _tuning(
-    flags: MigrateFlag, compression: frozenset[str], values: dict[str, Any], *, at_source: bool
-) -> dict[str, tuple[int, bool]]:
-    found: dict[str, tuple[int, bool]] = {}
-    for name, (qemu_name, both) in _TUNING.items():
-        if name not in values:
-            continue
-        if name.startswith("compression.mt.") and "mt" not in compression:
-            raise InvalidArg("Turn multithread compression on to tune it")
-        if name.startswith("compression.xbzrle.") and "xbzrle" not in compression:
-            raise InvalidArg("Turn xbzrle compression on to tune it")
-        converges = MigrateFlag.AUTO_CONVERGE in flags or not at_source
-        if name.startswith("auto_converge.") and not converges:
-            raise InvalidArg("Turn auto convergence on to tune it")
-        found[qemu_name] = (values[name], both)
-    return found

@@ -6,12 +6,14 @@ observed to use, but for late-block-activate, which stays off (docs/explanation/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sterna.errors import InternalError, OperationInvalid
 from sterna.guest.ports import Monitor
 from sterna.guest.surroundings import MONITOR_S
+from sterna.qemu.qmp_errors import QmpError
 
 KNOWN_CAPABILITIES: Final = (
     "xbzrle",
@@ -39,6 +41,10 @@ _RESTORED: Final = (
     "max-bandwidth",
     "downtime-limit",
     "xbzrle-cache-size",
+    "multifd-channels",
+    "multifd-compression",
+    "multifd-zlib-level",
+    "multifd-zstd-level",
 )
 """Parameters that a migration may change."""
 
@@ -75,6 +81,17 @@ async def query(qemu: Monitor) -> dict[str, Any]:
     """`query-migrate`; an empty answer while QEMU knows of no migration."""
     reply: dict[str, Any] = await qemu.execute("query-migrate", timeout_s=MONITOR_S)
     return reply
+
+
+async def close_channels(qemu: Monitor) -> None:
+    """Close the data connections that QEMU made itself, for a migration that is being cancelled.
+
+    QEMU 7.2 waits, after `migrate_cancel`, for channels whose peer takes nothing any more
+    (verified); `yank` is its own remedy.
+    """
+    with contextlib.suppress(QmpError):  # it knows of none: they are closed
+        yanked = {"instances": [{"type": "migration"}]}
+        await qemu.execute("yank", yanked, timeout_s=MONITOR_S)
 
 
 async def check_ready(qemu: Monitor, *, has_disks: bool) -> None:

@@ -18,7 +18,7 @@ from sterna.guest.jobs import Job, Operation
 from sterna.guest.jobstats import JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
-from sterna.migration import exchange, transports, uri
+from sterna.migration import exchange, tls, transports, uri
 from sterna.migration.answers import Finished, Host, Prepared
 from sterna.migration.cookie import (
     Cookie,
@@ -33,6 +33,7 @@ from sterna.migration.cookie import (
 from sterna.migration.core.records import Record
 from sterna.migration.custody import Custody
 from sterna.migration.incoming import Incoming, Listening
+from sterna.migration.offline_destination import OfflineReceiving
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
 from sterna.migration.tunnel import FD_NAME, Download, TunnelEnd
@@ -51,6 +52,7 @@ class Receiving:
         self._registry, self._host, self._peers, self._custody = registry, host, peers, custody
         self._ports = transports.PortPool(host.port_min, host.port_max)
         self._incoming: dict[str, Incoming] = {}
+        self._offline = OfflineReceiving(registry, host, peers, custody)
 
     def all(self) -> list[Incoming]:
         """All that are under way."""
@@ -79,27 +81,25 @@ class Receiving:
 
         Raises: why it cannot come here; nothing is left then.
         """
-        if (MigrateFlag.TUNNELLED in request.flags) is not (download is not None):
-            raise InvalidArg("a tunnelled migration, and no other, is prepared with a stream")
-        work = self._registry.surroundings.work
-        tunnel = TunnelEnd(download, work) if download is not None else None
+        tls.check_forced(self._host, request.flags)
+        tunnel = self._tunnel_end(request, download)
         cookie = require(parse_cookie(cookie_in, Step.PREPARE, host_uuid=self._host.uuid))
         definition, origin_name = await self._definition(request, xml, cookie)
         id = cookie.own.id if cookie.own is not None else str(uuid.uuid4())
         await self._refuse_decided(id)
         self._custody.refuse_stale(definition, cookie.own, request)
-        place = await self._place(cookie)
-        guest = self._registry.admit(definition)
-        try:
-            job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
-            with contextlib.ExitStack() as undo:
-                undo.callback(guest.jobs.end, job)
-                plan = self._plan(request, tunnelled=tunnel is not None)
-                undo.pop_all()
-        except BaseException:
-            guest.forget_if_nothing()
-            raise
-        listening = Listening(plan.listen, lambda: self._release(plan.port), tunnel)
+        place = await self._place_for(cookie)
+        if MigrateFlag.OFFLINE in request.flags:
+            uri_out = self._uri_of_nothing(request)
+            return await self._offline.prepare(
+                link, definition, cookie, id=id, origin_name=origin_name, uri_out=uri_out
+            )
+        guest, job, plan = await self._admit(definition, request, tunnelled=tunnel is not None)
+        listening = Listening(
+            *(plan.listen, lambda: self._release(plan.port)),
+            tls_dir=self._host.tls_dir,
+            tunnel=tunnel,
+        )
         incoming = Incoming(
             *(id, guest, job, request),
             definition=definition,
@@ -120,6 +120,38 @@ class Receiving:
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
 
+    def _tunnel_end(self, request: Request, download: Download | None) -> TunnelEnd | None:
+        if (MigrateFlag.TUNNELLED in request.flags) is not (download is not None):
+            raise InvalidArg("a tunnelled migration, and no other, is prepared with a stream")
+        work = self._registry.surroundings.work
+        return TunnelEnd(download, work) if download is not None else None
+
+    async def _admit(
+        self, definition: DomainDef, request: Request, *, tunnelled: bool
+    ) -> tuple[Guest, Job, uri.Incoming]:
+        """Take the guest's name and its job, and a port if one is needed."""
+        guest = self._registry.admit(definition)
+        try:
+            job = await guest.jobs.begin_operation(Operation.MIGRATION_IN, PREPARE_API)
+            with contextlib.ExitStack() as undo:
+                undo.callback(guest.jobs.end, job)
+                plan = self._plan(request, tunnelled=tunnelled)
+                undo.pop_all()
+        except BaseException:
+            guest.forget_if_nothing()
+            raise
+        return guest, job, plan
+
+    async def _place_for(self, cookie: Cookie) -> str | None:
+        place = await self._peers.own_place()
+        if place is None and cookie.own is not None:
+            # Its source would have to believe whoever drives the migration. (L5)
+            raise OperationFailed(
+                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
+                " decided; its log says why"
+            )
+        return place
+
     async def finish(
         self, link: ClientLink, request: Request, cookie_in: bytes, *, cancelled: bool
     ) -> Finished:
@@ -129,6 +161,8 @@ class Receiving:
         and then its QEMU is gone.
         """
         name = request.name or ""
+        if (arrival := self._offline.find(name)) is not None:
+            return await self._offline.finish(arrival, link, cancelled=cancelled)
         incoming = self._incoming.get(name)
         cookie = parse_cookie(cookie_in, Step.FINISH, host_uuid=self._host.uuid)
         if incoming is None:
@@ -174,7 +208,8 @@ class Receiving:
 
     async def _refuse_decided(self, id: str) -> None:
         """An id that was decided before cannot be used again: its decision stands (L4)."""
-        if await self._custody.is_decided(id) or self._incoming_of(id) is not None:
+        known = self._incoming_of(id) or self._offline.find_id(id)
+        if known is not None or await self._custody.is_decided(id):
             raise OperationInvalid(f"migration {id} has been here before")
 
     def _incoming_of(self, id: str) -> Incoming | None:
@@ -194,17 +229,6 @@ class Receiving:
         exchange.use_cpu(definition, cookie)
         return await self._registry.complete(definition), origin_name
 
-    async def _place(self, cookie: Cookie) -> str | None:
-        """Where this host can be asked about the guest. Raises: OperationFailed (9)."""
-        place = await self._peers.own_place()
-        if place is None and cookie.own is not None:
-            # Its source would have to believe whoever drives the migration. (L5)
-            raise OperationFailed(
-                f"host {self._host.name} cannot open or keep the port at which it is asked what it"
-                " decided; its log says why"
-            )
-        return place
-
     def _plan(self, request: Request, *, tunnelled: bool) -> uri.Incoming:
         if tunnelled:
             return uri.Incoming(f"fd:{FD_NAME}", None, None)
@@ -217,6 +241,12 @@ class Receiving:
             any_address=anywhere,
             take_port=lambda: self._ports.take((address or anywhere).strip("[]")),
         )
+
+    def _uri_of_nothing(self, request: Request) -> str | None:
+        """Nothing will be sent, but clients insist on a URI."""
+        plan = self._plan(request, tunnelled=False)
+        self._release(plan.port)
+        return plan.uri_out
 
     def _release(self, port: int | None) -> None:
         if port is not None:

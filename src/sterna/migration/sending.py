@@ -20,7 +20,7 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
-from sterna.migration import asking, checks, doubt, exchange, qmp, uri
+from sterna.migration import asking, checks, doubt, exchange, qmp, tls, uri
 from sterna.migration.answers import Begun, Host
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
@@ -35,10 +35,12 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core import events as on
 from sterna.migration.core import source
+from sterna.migration.custody import Custody
+from sterna.migration.offline_source import OfflineSending
 from sterna.migration.outgoing import Outgoing, Way
-from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
+from sterna.migration.tuning import refuse_unsupported
 from sterna.migration.tunnel import Tunnel
 from sterna.rpc.enums import MigrateFlag
 
@@ -51,8 +53,11 @@ PERFORM_API: Final = "remoteDispatchDomainMigratePerform3Params"
 class Sending:
     """The guests that this host sends away."""
 
-    def __init__(self, registry: Registry, host: Host, peers: Peers, owners: Owners) -> None:
-        self._registry, self._host, self._peers, self._owners = registry, host, peers, owners
+    def __init__(self, registry: Registry, host: Host, peers: Peers, custody: Custody) -> None:
+        self._registry, self._host, self._peers = registry, host, peers
+        self._owners = custody.owners
+        self._offline = OfflineSending(registry, host, peers, custody)
+        custody.offered = self._offline.claimed
         self._outgoing: dict[uuid.UUID, Outgoing] = {}
         self.controls = Controls(registry, self.is_outgoing)
 
@@ -71,13 +76,20 @@ class Sending:
 
         Raises: OperationInvalid (55), MigrateUnsafe (81), ConfigUnsupported (67), ...
         """
+        tls.check_forced(self._host, request.flags)
+        if MigrateFlag.OFFLINE in request.flags:
+            return await self._offline.begin(guest, link, request)
         running = checks.check_free(guest)
         await checks.check_movable(guest, running, request.flags)
         live = running.definition
         if MigrateFlag.UNSAFE not in request.flags:
             checks.check_safe(live)
+        exchange.persistent_xml(guest, request)  # which is read only after all was sent
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
+        refuse_unsupported(request.capabilities(destination=False), have)
+        if tuned := request.qemu_parameters(destination=False):
+            refuse_unsupported(tuned, await qmp.original_parameters(running.qemu))
         id = str(uuid.uuid4())
         if MigrateFlag.CHANGE_PROTECTION in request.flags:
             # Last: nobody would give the job back if anything failed from here on. (L7)
@@ -131,6 +143,8 @@ class Sending:
             question=asking.question(outgoing.id, guest.uuid, cookie, (target.host, peer_host)),
             hostname=cookie.hostname,
             tunnel=tunnel,
+            qemu_connects=MigrateFlag.PARALLEL in request.flags,
+            tls_dir=self._host.tls_dir,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
@@ -148,6 +162,9 @@ class Sending:
         Raises: OperationInvalid (55) if it is not being migrated, or nothing proves that the
         destination has it.
         """
+        if (held := self._offline.find(guest.uuid)) is not None:
+            await self._offline.confirm(held, cookie_in, cancelled=cancelled)
+            return
         outgoing = self._outgoing.get(guest.uuid)
         if outgoing is None:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
@@ -267,12 +284,16 @@ class Sending:
         tunnelled: bool,
     ) -> tuple[Cookie, uri.Endpoint]:
         cookie = require(parse_cookie(cookie_in, Step.PERFORM, host_uuid=self._host.uuid))
+        tls.check_forced(self._host, request.flags)
+        exchange.persistent_xml(guest, request)
         if tunnelled:
             target = uri.Endpoint("tunnel")
         elif request.migrate_uri is None:
             raise InternalError("missing migration URI")
         else:
             target = uri.parse(request.migrate_uri)
+        if MigrateFlag.TLS in request.flags and not tunnelled:
+            tls.hostname(request, target)
         if outgoing is None and MigrateFlag.CHANGE_PROTECTION in request.flags:
             raise OperationInvalid(f"domain '{guest.name}' is not being migrated")
         check_guest(cookie, guest.name, guest.uuid)

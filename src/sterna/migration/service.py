@@ -38,7 +38,7 @@ class Migrations:
         self.custody = Custody(
             registry, host, peers, lambda guest: self.source.find(guest) is not None
         )
-        self.source = Sending(registry, host, peers, self.custody.owners)
+        self.source = Sending(registry, host, peers, self.custody)
         self.destination = Receiving(registry, host, peers, self.custody)
         self.peer_to_peer = PeerToPeer(registry, self.source, peers)
 

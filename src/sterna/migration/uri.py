@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from sterna.errors import ArgumentUnsupported, InternalError, InvalidArg
+from sterna.errors import ArgumentUnsupported, InternalError, InvalidArg, OperationInvalid
 
 SCHEMES: Final = ("tcp", "unix")
 
@@ -34,6 +34,12 @@ class Endpoint:
         port = "" if self.port is None else f":{self.port}"
         return f"tcp:{self.style}{bracketed(self.host)}{port}"
 
+    def for_qemu(self) -> str:
+        """As QEMU's own commands want it."""
+        if self.scheme == "unix":
+            return f"unix:{self.path}"
+        return replace(self, style="").text()
+
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
@@ -53,11 +59,14 @@ class Incoming:
 def parse(uri: str) -> Endpoint:
     """Read a migration URI: `tcp://host[:port]`, `tcp:host[:port]`, `unix:///path`.
 
-    Raises: InvalidArg (8), ArgumentUnsupported (74).
+    Raises: InvalidArg (8), ArgumentUnsupported (74), OperationInvalid (55).
     """
     scheme, colon, rest = uri.partition(":")
     if not colon or "/" in scheme:
         raise InvalidArg(f"missing scheme in migration URI: {uri}")
+    if scheme == "rdma":
+        # It locks all of the guest's memory, up to a limit that no guest can have here yet.
+        raise OperationInvalid("cannot start RDMA migration with no memory hard limit set")
     if scheme not in SCHEMES:
         raise ArgumentUnsupported(f"unsupported scheme {scheme} in migration URI {uri}")
     if scheme == "unix":
@@ -105,7 +114,7 @@ def plan_incoming(
         return Incoming(f"tcp:{address}:{port}", out.text(), port)
     wanted = parse(uri_in)
     if wanted.scheme == "unix":
-        return Incoming(f"unix:{wanted.path}", None, None)
+        return Incoming(wanted.for_qemu(), None, None)
     if wanted.port is not None:
         return Incoming(f"tcp:{address}:{wanted.port}", None, None)
     port = take_port()

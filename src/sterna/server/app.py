@@ -150,6 +150,8 @@ class Daemon:
             settings.migration_port_max,
             await own_address(settings, hostname),
             settings.peer_silence_s,
+            settings.migration_tls_dir,
+            settings.migration_tls_force,
         )
         door = DecisionListener(store, host, settings.decision_port)
         peers = HostPeers(hostname, uuid, door, pki=Path(settings.pki))

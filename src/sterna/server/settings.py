@@ -76,6 +76,22 @@ TABLE: tuple[Setting, ...] = (
         most=65535,
     ),
     Setting(
+        "migration_tls_dir",
+        str,
+        "directory",
+        "/etc/pki/qemu",
+        "Where QEMU finds the certificates of encrypted migrations: `ca-cert.pem`, as destination "
+        "`server-cert.pem` and `server-key.pem`, as source `client-cert.pem` and "
+        "`client-key.pem`. The other host's must be of the same authority.",
+    ),
+    Setting(
+        "migration_tls_force",
+        bool,
+        "",
+        False,
+        "Guests come and go only encrypted: a migration without TLS is refused.",
+    ),
+    Setting(
         "socket_mode",
         str,
         "octal",
@@ -186,6 +202,8 @@ class Settings:
     migration_port_min: int = 49152
     migration_port_max: int = 49215
     decision_port: int = 0
+    migration_tls_dir: str = "/etc/pki/qemu"
+    migration_tls_force: bool = False
     socket_mode: str = "0700"
     socket_read_only_mode: str = "0777"
     socket_group: str = ""

@@ -73,13 +73,7 @@ class SqliteStore:
         return [StoredDefinition(UUID(u), name, xml, bool(auto)) for u, name, xml, auto in rows]
 
     async def put_definition(self, definition: StoredDefinition) -> None:
-        d = definition
-        # Another one of that name is a deletion that has not reached the disk yet: names are kept
-        # apart by the registry.
-        await self._write(
-            "INSERT OR REPLACE INTO definition VALUES (?, ?, ?, ?)",
-            (str(d.uuid), d.name, d.xml, int(d.autostart)),
-        )
+        await self._write(*_definition_row(definition))
 
     async def delete_definition(self, uuid: UUID) -> None:
         await self._write("DELETE FROM definition WHERE uuid = ?", (str(uuid),))
@@ -99,15 +93,24 @@ class SqliteStore:
         await self._write("DELETE FROM live WHERE uuid = ?", (str(uuid),))
 
     async def decide(
-        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+        self,
+        migration: str,
+        verdict: Verdict,
+        uuid: UUID,
+        owner: Ownership | None = None,
+        *,
+        definition: StoredDefinition | None = None,
     ) -> Decision:
         values = (migration, verdict, str(uuid), time.time())
 
         def insert_once(db: sqlite3.Connection) -> Decision:
             with _transaction(db):
                 sql = "INSERT OR IGNORE INTO decision VALUES (?, ?, ?, ?)"
-                if db.execute(sql, values).rowcount and owner is not None:
-                    _execute(db, *_ownership_row(owner))
+                if db.execute(sql, values).rowcount:
+                    if owner is not None:
+                        _execute(db, *_ownership_row(owner))
+                    if definition is not None:
+                        _execute(db, *_definition_row(definition))
             standing = _read_decision(db, migration)
             if standing is None:
                 # Pair of the write above: what is acted on is what the file says. (L4)
@@ -220,6 +223,13 @@ def _read_decision(db: sqlite3.Connection, migration: str) -> Decision | None:
 
 def _live_row(uuid: UUID, record: JsonRecord) -> tuple[str, tuple[str, str]]:
     return "INSERT OR REPLACE INTO live VALUES (?, ?)", (str(uuid), _json(record))
+
+
+def _definition_row(d: StoredDefinition) -> tuple[str, Sequence[Any]]:
+    # Another one of that name is a deletion that has not reached the disk yet: names are kept apart
+    # by the registry.
+    sql = "INSERT OR REPLACE INTO definition VALUES (?, ?, ?, ?)"
+    return sql, (str(d.uuid), d.name, d.xml, int(d.autostart))
 
 
 def _ownership_row(owner: Ownership) -> tuple[str, tuple[str, int, str, str]]:

@@ -104,12 +104,19 @@ class Store(Protocol):
     async def delete_live(self, uuid: UUID) -> None: ...
 
     async def decide(
-        self, migration: str, verdict: Verdict, uuid: UUID, owner: Ownership | None = None
+        self,
+        migration: str,
+        verdict: Verdict,
+        uuid: UUID,
+        owner: Ownership | None = None,
+        *,
+        definition: StoredDefinition | None = None,
     ) -> Decision:
         """Record a decision durably; returns the one that stands.
 
         The first decision of a migration stands for ever (L4): a second call changes nothing and
-        returns the first. With the first one `owner` is written, in the same transaction.
+        returns the first. With the first one `owner` and `definition` are written, in the same
+        transaction.
         """
 
     async def decision(self, migration: str) -> Decision | None: ...

@@ -7,6 +7,7 @@ import pytest
 from sterna.errors import SternaError
 from sterna.migration.flags import checked
 from sterna.migration.params import BANDWIDTH_MIB_MAX, Request, from_plain, from_typed
+from sterna.migration.tuning import refuse_unsupported
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
 from sterna.rpc.typed_params import ParamType
@@ -33,12 +34,9 @@ def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:
         (F.OFFLINE, 55, "offline migration must be specified with the persistent flag set"),
         (F.OFFLINE | F.PERSIST_DEST | F.NON_SHARED_INC, 55, "cannot handle non-shared storage"),
         (F.OFFLINE | F.PERSIST_DEST | F.TUNNELLED | F.PEER2PEER, 55, "does not make sense"),
-        (F.OFFLINE | F.PERSIST_DEST, 84, "offline migration is not supported"),
         (F.POSTCOPY | F.LIVE, 84, "post-copy migration is not supported"),
         (F.NON_SHARED_DISK, 84, "non-shared storage is not supported"),
-        (F.TLS, 84, "encrypted migration is not supported"),
-        (F.PARALLEL, 84, "parallel migration is not supported"),
-        (F.RDMA_PIN_ALL, 84, "RDMA is not supported"),
+        (F.PARALLEL | F.ZEROCOPY | F.TLS, 55, "zero-copy is not available for encrypted"),
     ],
 )
 def test_flags_that_are_refused(flags: int, code: int, text: str) -> None:
@@ -55,6 +53,7 @@ def test_flags_that_are_served() -> None:
     assert checked(everyday | F.COMPRESSED | F.ABORT_ON_ERROR | F.AUTO_CONVERGE, "f") & everyday
 
 
+PARALLEL = F.LIVE | F.PARALLEL
 S, U, INT = ParamType.STRING, ParamType.ULLONG, ParamType.INT
 
 
@@ -67,10 +66,16 @@ S, U, INT = ParamType.STRING, ParamType.ULLONG, ParamType.INT
         ([("compression", S, "foo")], 1, 8, "Unsupported compression method 'foo'"),
         ([("compression", S, "mt")] * 2, 1, 8, "Compression method 'mt' is specified twice"),
         ([("compression.mt.level", INT, 1)], 1, 8, "Turn multithread compression on to tune it"),
+        ([("compression", S, "zlib")], 1, 8, "'zlib' is only available for parallel migration"),
+        ([("compression", S, "mt"), ("compression", S, "zlib")], PARALLEL, 8, "Only one compr"),
+        ([("compression", S, "zlib")], PARALLEL | F.ZEROCOPY, 8, "zero-copy is not available"),
+        ([("compression.zstd.level", INT, 1)], PARALLEL, 8, "Turn zstd compression on to tune it"),
         ([("compression.xbzrle.cache", U, 1)], 1, 8, "Turn xbzrle compression on to tune it"),
         ([("auto_converge.initial", INT, 1)], 1, 8, "Turn auto convergence on to tune it"),
         ([("parallel.connections", INT, 2)], 1, 8, "Turn parallel migration on to tune it"),
         ([("migrate_disks", S, "vda")], 1, 84, "non-shared storage"),
+        ([("disks_port", INT, 5000)], 1, 84, "non-shared storage"),
+        ([("disks_uri", S, "unix:///x")], 1, 84, "non-shared storage"),
         ([("bandwidth", U, BANDWIDTH_MIB_MAX + 1)], 1, 82, "must be less than 8796093022208"),
     ],
 )
@@ -98,6 +103,11 @@ def test_empty_texts_are_none() -> None:
     assert from_plain(flags=1, dname="", resource=0, uri="", function="f") == Request(F.LIVE)
 
 
+def test_what_is_taken_without_effect() -> None:
+    found = typed(("bandwidth.postcopy", U, 5), ("graphics_uri", S, "spice://h:1"))
+    assert found == Request(F.LIVE)
+
+
 def test_tuning_goes_to_the_sides_that_need_it() -> None:
     request = typed(
         ("compression", S, "mt"),
@@ -105,10 +115,36 @@ def test_tuning_goes_to_the_sides_that_need_it() -> None:
         ("auto_converge.initial", INT, 30),
         flags=F.LIVE | F.AUTO_CONVERGE,
     )
-    assert request.capabilities == {"compress"}
+    assert request.capabilities(destination=True) == {"compress"}
+    assert request.capabilities(destination=False) == {"compress", "auto-converge"}
     assert request.qemu_parameters(destination=True) == {"compress-level": 3}
     at_source = {"compress-level": 3, "cpu-throttle-initial": 30}
     assert request.qemu_parameters(destination=False) == at_source
+
+
+def test_parallel_and_its_compression() -> None:
+    """The channels are wanted at both sides, zero-copy only where it is sent from."""
+    request = typed(
+        ("parallel.connections", INT, 4),
+        ("compression", S, "zstd"),
+        ("compression.zstd.level", INT, 3),
+        flags=PARALLEL,
+    )
+    wanted = {"multifd-channels": 4, "multifd-compression": "zstd", "multifd-zstd-level": 3}
+    for destination in (False, True):
+        assert request.qemu_parameters(destination=destination) == wanted
+        assert request.capabilities(destination=destination) == {"multifd"}
+    zero_copy = typed(flags=PARALLEL | F.ZEROCOPY)
+    assert zero_copy.capabilities(destination=False) == {"multifd", "zero-copy-send"}
+    assert zero_copy.capabilities(destination=True) == {"multifd"}
+
+
+def test_what_qemu_lacks_is_refused_by_its_name() -> None:
+    refuse_unsupported({"multifd"}, ("multifd", "xbzrle"))
+    with pytest.raises(SternaError) as refused:
+        refuse_unsupported({"multifd", "xbzrle"}, ("xbzrle",))
+    assert refused.value.number == 74
+    assert "Migration option 'multifd' is not supported by QEMU binary" in str(refused.value)
 
 
 def test_the_destination_is_not_told_of_auto_convergence() -> None:
@@ -119,4 +155,4 @@ def test_the_destination_is_not_told_of_auto_convergence() -> None:
 
 
 def test_compressed_alone_means_xbzrle() -> None:
-    assert typed(flags=F.COMPRESSED).capabilities == {"xbzrle"}
+    assert typed(flags=F.COMPRESSED).compression == {"xbzrle"}

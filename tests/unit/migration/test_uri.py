@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sterna.errors import ArgumentUnsupported, InternalError, InvalidArg
+from sterna.errors import ArgumentUnsupported, InternalError, InvalidArg, OperationInvalid
 from sterna.migration.uri import Endpoint, Incoming, bracketed, parse, plan_incoming
 
 
@@ -37,6 +37,7 @@ def test_the_configured_address_is_told_and_listened_on() -> None:
     ("uri", "error", "text"),
     [
         ("hostb", InvalidArg, "missing scheme"),
+        ("rdma://hostb", OperationInvalid, "cannot start RDMA migration with no memory hard limit"),
         ("foo://hostb", ArgumentUnsupported, "unsupported scheme foo in migration URI foo://hostb"),
         ("tcp://", InvalidArg, "missing host in migration URI: tcp://"),
         ("tcp:", InvalidArg, "missing host"),

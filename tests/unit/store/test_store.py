@@ -12,7 +12,7 @@ import pytest
 
 from sterna.store.db import SqliteStore
 from sterna.store.errors import StoreCorrupt, StoreFailed, StoreInUse, StoreTooNew
-from sterna.store.ports import Store, StoredDefinition
+from sterna.store.ports import Ownership, Store, StoredDefinition
 from sterna.store.schema import STEPS
 from support.memory_store import MemoryStore
 
@@ -49,6 +49,17 @@ async def test_two_guests_never_share_a_name(store: Store) -> None:
     await store.put_definition(StoredDefinition(ONE, "a", ""))
     await store.put_definition(StoredDefinition(TWO, "a", ""))
     assert [row.uuid for row in await store.definitions()] == [TWO]
+
+
+async def test_a_definition_comes_with_the_decision_that_stands(store: Store) -> None:
+    """And only with that one."""
+    owner = Ownership(ONE, 3, "here", {})
+    row = StoredDefinition(ONE, "a", "<a/>")
+    await store.decide("refused", "aborted", ONE)
+    await store.decide("refused", "committed", ONE, owner, definition=row)
+    assert (await store.definitions(), await store.ownerships()) == ([], [])
+    await store.decide("m", "committed", ONE, owner, definition=row)
+    assert (await store.definitions(), await store.ownerships()) == ([row], [owner])
 
 
 async def test_posted_records_are_written_in_order(store: Store) -> None:

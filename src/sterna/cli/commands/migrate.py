@@ -25,6 +25,7 @@ from sterna.client.moving import OnProgress
 from sterna.client.types import MigrationResult
 from sterna.errors import InvalidArg
 
+METHODS = ("xbzrle", "mt", "zlib", "zstd")
 Display = PlainDisplay | JsonDisplay | LiveDisplay
 
 
@@ -84,6 +85,10 @@ def options_from(args: Any) -> dict[str, Any]:
     if args.direct and (args.tunnelled or args.detach):
         word = "--tunnelled" if args.tunnelled else "--detach"
         raise InvalidArg(f"{word} needs the source to drive the migration: not with --direct")
+    if args.parallel is not None and args.parallel < 0:
+        raise InvalidArg("--parallel must be followed by a number of connections, or nothing")
+    if args.compress_level is not None and not args.compress:
+        raise InvalidArg("--compress-level needs --compress")
     return {
         "live": not args.offline_memory,
         "persistent": args.persistent,
@@ -96,6 +101,17 @@ def options_from(args: Any) -> dict[str, Any]:
         "unsafe": args.unsafe,
         "auto_converge": args.auto_converge,
         "tunnelled": args.tunnelled,
+        "parallel": args.parallel is not None,
+        "connections": args.parallel or 0,
+        "compression": args.compress or "",
+        "compression_level": args.compress_level or 0,
+        "zero_copy": args.zero_copy,
+        "tls": args.tls,
+        "tls_name": args.tls_name or "",
+        "offline": args.offline,
+        "abort_on_error": args.abort_on_error,
+        "listen_address": args.listen_address or "",
+        "persistent_xml": read_xml(args.persistent_xml) if args.persistent_xml else "",
     }
 
 
@@ -162,12 +178,67 @@ async def moved(context: Context, result: MigrationResult) -> int:
     return Exit.OK
 
 
+WAYS = (
+    Argument(
+        ("--parallel",),
+        "send over several connections at once, N of them (default: as QEMU does, 2)",
+        {"metavar": "N", "type": int, "nargs": "?", "const": 0},
+    ),
+    Argument(
+        ("--compress",),
+        "compress it: xbzrle or mt, with --parallel zlib or zstd",
+        {"metavar": "METHOD", "choices": METHODS},
+    ),
+    Argument(
+        ("--compress-level",),
+        "how hard mt, zlib or zstd shall try",
+        {"metavar": "LEVEL", "type": int},
+    ),
+    Argument(
+        ("--zero-copy",),
+        "with --parallel: have the kernel send from the guest's own memory, which is locked",
+        {"action": "store_true"},
+    ),
+    Argument(
+        ("--tls",),
+        "have QEMU encrypt it, with the hosts' certificates (setting migration_tls_dir)",
+        {"action": "store_true"},
+    ),
+    Argument(
+        ("--tls-name",),
+        "the name in the destination's certificate, if it is not its host's",
+        {"metavar": "NAME"},
+    ),
+    Argument(
+        ("--offline",),
+        "move the definition of a guest that does not run; refused if it does",
+        {"action": "store_true"},
+    ),
+    Argument(
+        ("--abort-on-error",),
+        "end it if the guest meets an I/O error meanwhile",
+        {"action": "store_true"},
+    ),
+    Argument(
+        ("--listen-address",),
+        "where the destination listens for the memory (default: as it is set up)",
+        {"metavar": "ADDR"},
+    ),
+    Argument(
+        ("--persistent-xml",),
+        "domain XML to keep at the destination, with --persistent",
+        {"metavar": "FILE"},
+        "file",
+    ),
+)
+
 MIGRATE = Command(
     "migrate",
     "move a guest to another host, running",
     "Moves a guest to another host while it runs. The source's daemon connects to the destination "
     "and drives the migration, so that it goes on whatever happens to this program. Ctrl-C aborts "
-    "it; the guest then runs on where it was.",
+    "it; the guest then runs on where it was. A guest that does not run moves with its definition, "
+    "which is then kept at the destination.",
     run_migrate,
     (
         guest_argument(),
@@ -223,6 +294,7 @@ MIGRATE = Command(
             "slow its CPUs down if it rewrites memory faster than it is sent",
             {"action": "store_true"},
         ),
+        *WAYS,
         Argument(
             ("--pause-first",),
             "pause it for the whole transfer",
