@@ -441,7 +441,7 @@ class Incoming(DestinationDriver):
         await qmp.set_capabilities(qemu, self.capabilities, {"return-path", *asked})
         used = {}
         if MigrateFlag.TLS in self.request.flags:
-            used = await tls.add(qemu, self.listening.tls_dir, server=True)
             self.job.data["tls"] = True
+            used = await tls.add(qemu, self.listening.tls_dir, server=True)
         await qmp.set_parameters(qemu, {**tls.OFF, **used, **own})
         await qemu.execute("migrate-incoming", {"uri": self.listening.uri}, timeout_s=MONITOR_S)
