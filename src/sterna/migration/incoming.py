@@ -450,8 +450,8 @@ class Incoming(DestinationDriver):
         await qmp.set_capabilities(qemu, self.capabilities, {*two_way, *asked})
         used = {}
         if MigrateFlag.TLS in self.request.flags:
-            used = await tls.add(qemu, self.listening.tls_dir, server=True)
             self.job.data["tls"] = True
+            used = await tls.add(qemu, self.listening.tls_dir, server=True)
         await qmp.set_parameters(qemu, {**tls.OFF, **used, **own})
         if tunnel is not None:
             with tunnel.open() as sock:  # QEMU gets a copy

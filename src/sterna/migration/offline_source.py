@@ -21,7 +21,7 @@ from sterna.guest.actor import Guest
 from sterna.guest.jobs import Job, Operation
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
-from sterna.migration import checks, exchange
+from sterna.migration import checks, doubt, exchange
 from sterna.migration.answers import Begun, Host
 from sterna.migration.cookie import Cookie, Own, Step, check_guest, format_cookie, parse_cookie
 from sterna.migration.custody import Custody
@@ -145,12 +145,12 @@ class OfflineSending:
             return
         if not departed.handed_over:
             await departed.ask_now()
-        done, _ = await asyncio.wait([departed.over], timeout=SETTLED_S)
-        if not done:
+        if doubt.in_doubt(departed):
             raise OperationFailed(
                 f"nobody knows yet whether domain '{guest.name}' was accepted at its destination;"
                 " it is asked again until it answers"
             )
+        await asyncio.wait([departed.over], timeout=SETTLED_S)
         if departed.handed_over is cancelled:
             where = "has taken" if cancelled else "has not taken"
             raise OperationInvalid(f"the destination {where} domain '{guest.name}'")

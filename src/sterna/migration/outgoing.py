@@ -423,8 +423,8 @@ class Outgoing(Doubtful):
         if self.way is None or MigrateFlag.TLS not in self.request.flags:
             return {}
         name = tls.hostname(self.request, self.way.target)
-        used = await tls.add(self.running.qemu, self.way.tls_dir, server=False)
         self._remember(tls=True)
+        used = await tls.add(self.running.qemu, self.way.tls_dir, server=False)
         return {**used, "tls-hostname": name}
 
     async def _migrate(self) -> None:

@@ -6,6 +6,7 @@ are called is in QEMU's manual ("TLS setup for network services").
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from sterna.errors import InvalidArg, OperationInvalid
@@ -14,6 +15,7 @@ from sterna.guest.surroundings import MONITOR_S
 from sterna.migration.answers import Host
 from sterna.migration.params import Request
 from sterna.migration.uri import Endpoint
+from sterna.qemu.qmp_errors import QmpError
 from sterna.rpc.enums import MigrateFlag
 
 ALIAS: Final = "objlibvirt_migrate_tls0"
@@ -63,5 +65,9 @@ async def add(qemu: Monitor, directory: str, *, server: bool) -> dict[str, str]:
 
 
 async def remove(qemu: Monitor) -> None:
-    """Take them away again, when no parameter names them any more. Raises: as `add`."""
-    await qemu.execute("object-del", {"id": ALIAS}, timeout_s=MONITOR_S)
+    """Take them away again, when no parameter names them any more; harmless if there are none.
+
+    Raises: MonitorGone, MonitorTimeout.
+    """
+    with contextlib.suppress(QmpError):
+        await qemu.execute("object-del", {"id": ALIAS}, timeout_s=MONITOR_S)

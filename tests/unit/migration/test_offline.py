@@ -188,6 +188,23 @@ async def test_confirm_without_a_cookie_asks(tmp_path: Path) -> None:
         assert holders(two) == ("elsewhere", "here")
 
 
+async def test_nobody_answers_at_confirm(tmp_path: Path) -> None:
+    """The guest is nobody's until somebody does, and does not start here meanwhile."""
+    async with shut_off(tmp_path) as two:
+        await prepared(two)
+        await two.finish(b"", OFFLINE)
+        two.peers.reachable = False
+        with pytest.raises(OperationFailed, match="nobody knows yet"):
+            await two.confirm(b"", cancelled=True)
+        assert two.guest.job is None
+        assert holders(two) == ("leaving", "here")
+        departed = two.here.custody.departed(GUEST)
+        assert departed is not None
+        two.peers.reachable = True
+        await departed.ask_now()
+        await until(lambda: holders(two) == ("elsewhere", "here"))
+
+
 async def test_confirm_of_what_was_never_claimed(tmp_path: Path) -> None:
     """A Sterna claims before it decides: this cookie is no proof of anything."""
     async with shut_off(tmp_path) as two:

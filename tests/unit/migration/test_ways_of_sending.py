@@ -165,15 +165,16 @@ async def test_certificates_are_taken_away_from_a_guest_that_stays(tmp_path: Pat
 
 
 async def test_certificates_that_cannot_be_read(tmp_path: Path) -> None:
-    """What was not given is not taken away."""
+    """Nor is it known then that there are none: they are taken away all the same."""
     async with pair(tmp_path) as two:
         refusal = QmpError("object-add", "GenericError", "Unable to access credentials x.pem")
         prepared = await two.prepare(await two.begin(TLS), TLS)
-        two.sender.replies["object-add"] = refusal
+        two.sender.replies |= {"object-add": refusal, "object-del": refusal}
         with pytest.raises(SternaError, match=r"'object-add': Unable to access cred") as refused:
             await two.perform(prepared, TLS, **TO)
         assert refused.value.number == 1
-        assert "object-del" not in two.sender.commands
+        assert two.sender.commands[-1] == "object-del"
+        assert two.guest.job is None
         assert two.guest.state is State.RUNNING
 
 
