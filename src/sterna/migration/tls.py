@@ -23,12 +23,16 @@ OFF: Final = {"tls-creds": "", "tls-hostname": ""}
 """QEMU's parameters of a migration without TLS."""
 
 
+_NOT_IN_THE_CLEAR: Final = MigrateFlag.TLS | MigrateFlag.OFFLINE | MigrateFlag.TUNNELLED
+
+
 def check_forced(host: Host, flags: MigrateFlag) -> None:
-    """Refuse a migration in the clear where the host wants none. Offline nothing is sent.
+    """Refuse a migration in the clear where the host wants none. Offline nothing is sent, and in a
+    tunnel it is the connection of the daemons that is encrypted or not.
 
     Raises: OperationInvalid (55).
     """
-    if host.tls_force and not flags & (MigrateFlag.TLS | MigrateFlag.OFFLINE):
+    if host.tls_force and not flags & _NOT_IN_THE_CLEAR:
         raise OperationInvalid(
             f"host {host.name} migrates guests only encrypted, with VIR_MIGRATE_TLS (--tls)"
         )
