@@ -25,7 +25,6 @@ _EXCLUSIVE: Final = ((F.TUNNELLED, F.PARALLEL), (F.NON_SHARED_DISK, F.NON_SHARED
 _NOT_SERVED: Final = (
     (F.OFFLINE, "offline migration"),
     (F.POSTCOPY, "post-copy migration"),
-    (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
     (F.TLS, "encrypted migration"),
     (F.PARALLEL, "parallel migration"),
     (F.RDMA_PIN_ALL, "migration over RDMA"),
@@ -58,6 +57,8 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
         if one in flags and other in flags:
             names = f"'VIR_MIGRATE_{one.name}' and 'VIR_MIGRATE_{other.name}'"
             return InvalidArg(f"Flags {names} are mutually exclusive")
+    if refusal := _storage_refusal(flags):
+        return refusal
     if F.POSTCOPY in flags and F.TUNNELLED in flags:
         return ArgumentUnsupported("post-copy is not supported with tunnelled migration")
     if F.POSTCOPY in flags and (F.LIVE not in flags or F.PAUSED in flags):
@@ -69,6 +70,19 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
     if F.ZEROCOPY in flags and F.PARALLEL not in flags:
         return OperationInvalid("zero-copy is only available for parallel migration")
     return _offline_refusal(flags) if F.OFFLINE in flags else None
+
+
+def _storage_refusal(flags: MigrateFlag) -> SternaError | None:
+    if flags & COPIES_STORAGE and F.TUNNELLED in flags:
+        return OperationUnsupported("migration of non-shared storage cannot be tunnelled")
+    if flags & COPIES_STORAGE and F.TLS in flags:
+        return OperationUnsupported("disks cannot be copied encrypted by this host")
+    if F.NON_SHARED_SYNCHRONOUS_WRITES in flags and not flags & COPIES_STORAGE:
+        return InvalidArg(
+            "VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES needs VIR_MIGRATE_NON_SHARED_DISK or"
+            " VIR_MIGRATE_NON_SHARED_INC"
+        )
+    return None
 
 
 def _offline_refusal(flags: MigrateFlag) -> SternaError | None:

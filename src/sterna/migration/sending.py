@@ -25,6 +25,7 @@ from sterna.migration.answers import Begun, Host
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
     Cookie,
+    Nbd,
     Own,
     Step,
     Times,
@@ -35,6 +36,7 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core import events as on
 from sterna.migration.core import source
+from sterna.migration.disks import as_copied, copied, offers, sent_to
 from sterna.migration.outgoing import Outgoing, Way
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
@@ -74,10 +76,12 @@ class Sending:
         running = checks.check_free(guest)
         await checks.check_movable(guest, running, request.flags)
         live = running.definition
+        copies = copied(live, request)
         if MigrateFlag.UNSAFE not in request.flags:
-            checks.check_safe(live)
+            checks.check_safe(live, [disk.target for disk in copies])
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
+        offered = await offers(running.qemu, [as_copied(disk) for disk in copies])
         id = str(uuid.uuid4())
         if MigrateFlag.CHANGE_PROTECTION in request.flags:
             # Last: nobody would give the job back if anything failed from here on. (L7)
@@ -88,6 +92,7 @@ class Sending:
             features=("lockstate",),
             cpu_xml=exchange.cpu_xml(live),
             capabilities=exchange.capabilities(have, "pause-before-switchover"),
+            nbd=Nbd(offered) if offered else None,
         )
         return Begun(format_cookie(cookie), xml)
 
@@ -113,6 +118,8 @@ class Sending:
             cookie, target = self._check_perform(
                 guest, outgoing, request, cookie_in, tunnelled=tunnel is not None
             )
+            copies = copied(guest.live_or_refuse().definition, request)
+            disks_target = sent_to(request, target, cookie.nbd) if copies else None
         except SternaError:
             # No Confirm follows a Perform that failed, so nobody else gives the job back. (L7)
             if outgoing is not None:
@@ -131,6 +138,8 @@ class Sending:
             question=asking.question(outgoing.id, guest.uuid, cookie, (target.host, peer_host)),
             hostname=cookie.hostname,
             tunnel=tunnel,
+            disks=tuple(as_copied(disk) for disk in copies),
+            disks_target=disks_target,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))
