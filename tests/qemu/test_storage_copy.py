@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from qemu.moving import GUEST, migrate_words
+from qemu.moving import GUEST, check_stayed, is_copying, migrate_words
 from support.fixtures import MakeGuest, TwoDaemons
 from support.host import Host
+from support.processes import wait_for
 from support.serial import SerialTap
 from support.tick_guest import TickParameters
 

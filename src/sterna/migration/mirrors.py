@@ -29,6 +29,11 @@ END_S: Final = 10.0
 by force nothing is."""
 
 
+BURST_BYTES: Final = 16 << 20
+"""What QEMU sends in one go before it rests to keep to a speed. With a low one that rest would look
+like a stall, so no more than a second's worth is sent."""
+
+
 class Mirrors:
     """The copied disks of one outgoing migration. One piece of work at a time."""
 
@@ -106,6 +111,8 @@ class Mirrors:
             "auto-finalize": True,
             "auto-dismiss": False,
         }
+        if speed_bps:
+            mirror["buf-size"] = min(BURST_BYTES, speed_bps)
         if MigrateFlag.NON_SHARED_SYNCHRONOUS_WRITES in flags:
             mirror["copy-mode"] = "write-blocking"
         await self._ask("blockdev-mirror", mirror)
