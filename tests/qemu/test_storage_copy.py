@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from support.tick_guest import TickParameters
 pytestmark = [pytest.mark.qemu, pytest.mark.clients, pytest.mark.timeout(120)]
 
 MIB = 1 << 20
+SILENT_NS = 2_000_000_000
 DISK_BYTES = 32 * MIB
 # Writes its disk all the time; of memory it has little.
 WRITER = TickParameters(region_mib=4, dirty_mib_s=1, check_mib_s=8, disk_every_ticks=1)
+# Its memory takes a while, too.
+WIDE = TickParameters(region_mib=64, dirty_mib_s=1, check_mib_s=16, disk_every_ticks=5)
 DISK = """<disk type='file' device='disk'>
   <driver name='qemu' type='{format}'/><source file='{path}'/><target dev='hda' bus='ide'/>
 </disk>"""
@@ -51,6 +55,12 @@ class Copying:
         subprocess.run([*compare, self.here, self.there], check=True, timeout=60)
 
 
+def waits_at_the_switchover(tap: SerialTap) -> bool:
+    """Whether its guest has said nothing for longer than it ever does while it runs."""
+    spoken = tap.history.ticks
+    return bool(spoken) and time.monotonic_ns() - spoken[-1].at_ns > SILENT_NS
+
+
 def image(path: Path, image_format: str = "raw", size: int = DISK_BYTES) -> Path:
     words = ["qemu-img", "create", "-q", "-f", image_format, str(path), str(size)]
     subprocess.run(words, check=True, timeout=30)
@@ -65,13 +75,17 @@ def fill(path: Path, image_format: str) -> None:
 
 
 def copying(
-    hosts: TwoDaemons, directory: Path, make: MakeGuest, image_format: str = "raw"
+    hosts: TwoDaemons,
+    directory: Path,
+    make: MakeGuest,
+    image_format: str = "raw",
+    parameters: TickParameters = WRITER,
 ) -> Copying:
     for name in ("a", "b"):
         (directory / name).mkdir()
     here, there = (directory / name / "disk.img" for name in ("a", "b"))
     fill(image(here, image_format), image_format)
-    xml = make(GUEST, WRITER, devices=DISK.format(path=here, format=image_format))
+    xml = make(GUEST, parameters, devices=DISK.format(path=here, format=image_format))
     hosts.source.create(xml)
     told = hosts.source.said("dumpxml", GUEST, "--migratable")
     changed = Path(hosts.source.file("there.xml", told.replace(str(here), str(there))))
@@ -184,6 +198,27 @@ def test_a_source_whose_daemon_died_keeps_its_guest(
     check_stayed(two_daemons, serial_tap)
     wait_for(lambda: nodes(two_daemons.source) == before, "the mirror's end")
     assert not case.there.exists()
+
+
+def test_a_guest_that_waits_at_the_switchover_does_not_stand_for_a_dead_daemon(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    """W5: nobody says `migrate-continue`. The guardian cancels."""
+    case = copying(two_daemons, short_dir, tick_guest_xml, parameters=WIDE)
+    before = nodes(two_daemons.source)
+    serial_tap.wait_more_ticks()
+    with two_daemons.source.start_virsh(*case.words("--bandwidth", "16")) as controller:
+        wait_for(lambda: "next=perform3" in two_daemons.source.log_text(), "memory on its way")
+        two_daemons.source.freeze()
+        wait_for(lambda: waits_at_the_switchover(serial_tap), "the switchover", timeout_s=60)
+        two_daemons.source.kill()
+        serial_tap.wait_more_ticks(10)
+        assert "guardian.kept" in two_daemons.source.log_text()
+        controller.wait()
+    two_daemons.source.start()
+    check_stayed(two_daemons, serial_tap)
+    wait_for(lambda: nodes(two_daemons.source) == before, "the mirror's end")
+    wait_for(lambda: not case.there.exists(), "the image's end")
 
 
 def test_what_does_not_fit_is_refused_before_anything_starts(

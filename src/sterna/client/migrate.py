@@ -60,6 +60,11 @@ class MigrateOptions:
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.
         tunnelled: send its memory through the connection of the two daemons, which must be the
             source's own (peer-to-peer).
+        copy_storage: copy its disks, too: "all" of each, or "inc", what its top image holds; empty
+            for storage that both hosts see.
+        copy_disks: targets of the disks that are copied; empty for all that are only here.
+        synchronous_writes: a write of the guest ends when both sides have it, so that a copy
+            catches up whatever the guest does.
     """
 
     live: bool = True
@@ -73,6 +78,9 @@ class MigrateOptions:
     unsafe: bool = False
     auto_converge: bool = False
     tunnelled: bool = False
+    copy_storage: str = ""
+    copy_disks: tuple[str, ...] = ()
+    synchronous_writes: bool = False
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -85,6 +93,9 @@ class MigrateOptions:
             (self.unsafe, MigrateFlag.UNSAFE),
             (self.auto_converge, MigrateFlag.AUTO_CONVERGE),
             (self.tunnelled, MigrateFlag.TUNNELLED),
+            (self.copy_storage == "all", MigrateFlag.NON_SHARED_DISK),
+            (self.copy_storage == "inc", MigrateFlag.NON_SHARED_INC),
+            (self.synchronous_writes, MigrateFlag.NON_SHARED_SYNCHRONOUS_WRITES),
         ):
             if wanted:
                 chosen |= flag
@@ -98,6 +109,7 @@ class MigrateOptions:
                 ("migrate_uri", self.migrate_uri),
                 ("destination_name", self.name),
                 ("destination_xml", self.xml),
+                *(("migrate_disks", target) for target in self.copy_disks),
             )
             if value
         ]

@@ -84,6 +84,9 @@ def options_from(args: Any) -> dict[str, Any]:
     if args.direct and (args.tunnelled or args.detach):
         word = "--tunnelled" if args.tunnelled else "--detach"
         raise InvalidArg(f"{word} needs the source to drive the migration: not with --direct")
+    if (args.copy_disks or args.synchronous_writes) and not args.copy_storage:
+        word = "--copy-disks" if args.copy_disks else "--synchronous-writes"
+        raise InvalidArg(f"{word} needs --copy-storage")
     return {
         "live": not args.offline_memory,
         "persistent": args.persistent,
@@ -96,6 +99,9 @@ def options_from(args: Any) -> dict[str, Any]:
         "unsafe": args.unsafe,
         "auto_converge": args.auto_converge,
         "tunnelled": args.tunnelled,
+        "copy_storage": args.copy_storage or "",
+        "copy_disks": tuple(filter(None, (args.copy_disks or "").split(","))),
+        "synchronous_writes": args.synchronous_writes,
     }
 
 
@@ -212,6 +218,21 @@ MIGRATE = Command(
             ("--migrate-uri",),
             "where the memory goes, tcp://HOST[:PORT] (default: the destination says)",
             {"metavar": "URI"},
+        ),
+        Argument(
+            ("--copy-storage",),
+            "copy its disks, too: all of each, or with inc what its top image holds",
+            {"choices": ("all", "inc"), "nargs": "?", "const": "all"},
+        ),
+        Argument(
+            ("--copy-disks",),
+            "the disks to copy, by target (default: all that are only on this host)",
+            {"metavar": "VDA,VDB"},
+        ),
+        Argument(
+            ("--synchronous-writes",),
+            "its writes to a copied disk end when both hosts have them",
+            {"action": "store_true"},
         ),
         Argument(
             ("--unsafe",),
