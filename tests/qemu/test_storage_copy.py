@@ -57,7 +57,7 @@ class Copying:
 
 def waits_at_the_switchover(tap: SerialTap) -> bool:
     """Whether its guest has said nothing for longer than it ever does while it runs."""
-    spoken = tap.history.ticks
+    spoken = tap.history().ticks
     return bool(spoken) and time.monotonic_ns() - spoken[-1].at_ns > SILENT_NS
 
 
