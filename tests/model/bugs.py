@@ -133,6 +133,34 @@ def asks_at_once_without_a_copy(step: Step) -> Step:
     return bug
 
 
+def switches_before_the_disks_are_equal(step: Step) -> Step:
+    def bug(s: source.Source, ev: Any) -> Any:
+        after, effects = step(s, ev)
+        if do.Qmp(QmpOp.SETTLE) in effects:
+            effects = (do.Qmp(QmpOp.CONTINUE), *effects)
+        return after, effects
+
+    return bug
+
+
+def goes_on_without_a_disk(step: Step) -> Step:
+    """A copy failed, and memory goes on alone."""
+
+    def bug(s: source.Source, ev: Any) -> Any:
+        failed = isinstance(ev, on.QmpFailed) and ev.op is QmpOp.SETTLE
+        return step(s, on.QmpDone(QmpOp.SETTLE) if failed else ev)
+
+    return bug
+
+
+def leaves_its_mirrors(step: Step) -> Step:
+    def bug(s: source.Source, ev: Any) -> Any:
+        failed = isinstance(ev, on.DiskFailed) and s.phase is source.Phase.MIRRORING
+        return source_ways.end(s) if failed else step(s, ev)
+
+    return bug
+
+
 SOURCE_BUGS: dict[Plant, str | tuple[str, ...]] = {
     resumes_when_its_controller_is_gone: "L5",
     takes_completed_for_cancelled: "L5",
@@ -146,6 +174,9 @@ SOURCE_BUGS: dict[Plant, str | tuple[str, ...]] = {
     asks_only_once: ("L2", "L7"),
     forgets_with_its_qemu: "L1",
     asks_at_once_without_a_copy: "L2",
+    switches_before_the_disks_are_equal: "L1",
+    goes_on_without_a_disk: "L1",
+    leaves_its_mirrors: "L7",
 }
 
 

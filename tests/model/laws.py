@@ -29,6 +29,21 @@ def never_none(w: World, settled: bool) -> str | None:
     return None if running else "L2: the guest runs nowhere"
 
 
+def no_old_disk(w: World) -> str | None:
+    """L1 for what it has written: where it runs, its disks are what it left."""
+    if w.disks and w.qd.cpus and w.copy != "equal":
+        return "L1: it runs at the destination with disks that are not its own"
+    return None
+
+
+def no_copy_is_left(w: World, settled: bool) -> str | None:
+    """L7 for block jobs: a guest that stays is not copied on and on."""
+    stays = settled and w.qs.alive and not w.qs.hung and w.source.phase is source.Phase.ENDED
+    if stays and w.copy in ("behind", "ready", "failed") and "store failed" not in w.excuses:
+        return "L7: the disks are still being copied"
+    return None
+
+
 def no_stale_copy(w: World, settled: bool) -> str | None:
     """L1 in the long run: a source that does not know that it gave the guest away would start it
     again, from its definition, as soon as somebody asks it to."""
@@ -70,6 +85,8 @@ def bad(w: World, settled: bool) -> str | None:
     return (
         w.sin
         or never_two(w)
+        or no_old_disk(w)
+        or no_copy_is_left(w, settled)
         or no_orphans(w, settled)
         or never_none(w, settled)
         or no_stale_copy(w, settled)

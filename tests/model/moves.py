@@ -20,6 +20,7 @@ from model.world import (
     deliver,
     dest_qemu_ends,
     dest_qemu_runs,
+    disk_fails,
     link_of,
     question_arrives,
     source_qemu_ends,
@@ -193,6 +194,11 @@ def _data(w: World) -> Iterator[Move]:
     if (not q.alive and not (w.tunnel and q.status == "done")) or q.hung:
         return
     listens = w.qd.life == "up" and w.qd.incoming
+    if w.copy == "behind" and listens:
+        said = (*w.s_out, on.DisksReady())
+        yield "the disks are equal", w._replace(copy="ready", s_out=said)
+    if w.copy in ("behind", "ready") and not listens:
+        yield "source QEMU finds a disk's connection broken", disk_fails(w)
     if q.status == "active" and listens:
         yield "source QEMU stops its guest", switchover(w)
     sent = q.status == "device" or (w.tunnel and q.status == "done")
@@ -336,6 +342,8 @@ def _qemu_faults(w: World, spent: World) -> Iterator[Move]:
             yield "!destination QEMU hangs", hung
     if "data" in kinds and qs.alive and qs.status in ("active", "device"):
         yield "!the data connection breaks", data_fails(spent)
+    if "data" in kinds and qs.alive and w.copy in ("behind", "ready"):
+        yield "!a disk's connection breaks", disk_fails(spent)
     if "lock" in kinds and qd.life == "up" and not qd.locked and not qd.cpus:
         yield "!an image is locked at the destination", spent._replace(qd=qd._replace(locked=True))
 

@@ -33,7 +33,9 @@ def find_bug() -> str:
         Bounds(faults=1, kinds=ALL, pauses=1),
         Bounds(faults=2, kinds=frozenset({"cut", "hang"})),
     )
-    for start in (world.start(quick, waits=True), *map(world.start, hardest)):
+    copies = Bounds(faults=1, kinds=frozenset({"data"}))
+    first = (world.start(quick, waits=True), world.start(copies, disks=True))
+    for start in (*first, *map(world.start, hardest)):
         try:
             explore(start, moves, laws.bad)
         except Broken as broken:

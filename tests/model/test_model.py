@@ -68,6 +68,19 @@ def test_the_laws_hold_where_qemu_waits_before_the_switchover(
     tell(f"QEMU waits, one fault, {more.get('aborts', 0)} aborts", explore(start, moves, laws.bad))
 
 
+DISKS = {
+    "disks, one fault of any kind": Bounds(faults=1, kinds=EVERYTHING),
+    "disks, an abort": Bounds(faults=1, kinds=frozenset({"data", "cut"}), aborts=1),
+    "disks, a user's pause": Bounds(faults=1, kinds=frozenset({"data", "crash"}), pauses=1),
+    "disks, two faults, daemons die": Bounds(faults=2, kinds=frozenset({"data", "restart"})),
+}
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_the_laws_hold_where_disks_are_copied(name: str, tell: Tell) -> None:
+    tell(name, explore(world.start(DISKS[name], disks=True), moves, laws.bad))
+
+
 ROADS = {
     "peer-to-peer, one fault, an abort": Bounds(faults=1, kinds=EVERYTHING, aborts=1),
     "peer-to-peer, two faults, daemons die": Bounds(faults=2, kinds=NETWORK | {"restart"}),
@@ -88,7 +101,7 @@ def test_the_laws_hold_on_random_ways(part: int, tell: Tell) -> None:
     """Far beyond what can be searched: eight faults, three calls of strangers, two aborts."""
     bounds = Bounds(faults=8, wild=3, aborts=2, pauses=2, kinds=EVERYTHING)
     seeds = range(part, WALKS, 4)
-    start = world.start(bounds, p2p=part in (1, 2), tunnel=part == 2)
+    start = world.start(bounds, p2p=part in (1, 2), tunnel=part == 2, disks=part == 3)
     steps = sum(walk(start, moves, laws.bad, seed) for seed in seeds)
     tell(f"random ways, part {part}", f"{len(seeds):,} ways, {steps:,} steps")
 

@@ -123,6 +123,10 @@ class World(NamedTuple):
     soon as it has sent everything."""
     waits: bool = False
     """The source's QEMU stops before the switchover until it is told to go on."""
+    disks: bool = False
+    """Disks are copied, too."""
+    copy: str = "none"
+    """The disks' copies: none, behind, ready, equal (for good), or failed."""
     dies_after: int = 0
     """The daemon that runs the next step dies after so many of its effects; 0: it lives."""
     dead: str = ""
@@ -144,12 +148,14 @@ def start(
     live: bool = True,
     asks: bool = True,
     waits: bool = False,
+    disks: bool = False,
     p2p: bool = False,
     tunnel: bool = False,
 ) -> World:
     """Begin has been answered, Prepare is on its way."""
     state, effects = source.begin("g", CS, live=live, running=True, patience=1)
-    world = World(state, None, bounds, asks=asks, waits=waits, p2p=p2p or tunnel, tunnel=tunnel)
+    world = World(state, None, bounds, asks=asks, waits=waits or disks, disks=disks)
+    world = world._replace(p2p=p2p or tunnel, tunnel=tunnel)
     return run_source(world, effects)
 
 
@@ -299,7 +305,7 @@ def deliver(w: World, name: str) -> World:
             state, effects = destination.begin("g", call, CD, persist=True)
             return run_dest(w._replace(dest=state), effects)
         case "perform":
-            return at_source(w, on.PerformCalled(call, at_s, w.asks))
+            return at_source(w, on.PerformCalled(call, at_s, w.asks, w.disks))
         case "abort":
             return at_source(w, on.AbortCalled(call))
         case "confirm0":
@@ -352,6 +358,13 @@ def source_qemu_runs(w: World) -> World:
             if Record.PERFORMING not in w.s_store:
                 w = w._replace(sin="I13: `migrate` before its record")
             q = q._replace(status="active")
+        case QmpOp.MIRROR:
+            w = w._replace(copy="behind")
+        case QmpOp.SETTLE:
+            refused = w.copy != "ready" or q.cpus
+            w = w if refused else w._replace(copy="equal")
+        case QmpOp.RESTORE if w.copy in ("behind", "ready", "failed"):
+            w = w._replace(copy="none")
         case QmpOp.CONTINUE:
             refused = q.status != "pre"
             q = q if refused else q._replace(status="device")
@@ -406,6 +419,11 @@ def dest_qemu_runs(w: World) -> World:
     if awaited:
         said.append(on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op))
     return w._replace(qd=q, d_out=(*w.d_out, *said))
+
+
+def disk_fails(w: World) -> World:
+    """A copy ends by itself; the guest does not notice."""
+    return w._replace(copy="failed", s_out=(*w.s_out, on.DiskFailed("no")))
 
 
 def switchover(w: World) -> World:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,33 @@ def test_several_connections(
     move(sterna, libvirtd, short_dir, *many)
     move(libvirtd, sterna, short_dir, *many, "--compressed")
     serial_tap.wait_more_ticks(10).check_one_history()
+
+
+def test_its_disk_goes_there_and_back(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+) -> None:
+    """Over NBD. libvirtd makes no image outside of its pools, we do."""
+    paths = [short_dir / name for name in ("first.img", "second.img", "third.img")]
+    for path in paths[:2]:
+        path.write_bytes(bytes(8 << 20))
+    disk = (
+        f"<disk type='file'><driver name='qemu' type='raw'/><source file='{paths[0]}'/>"
+        "<target dev='hda' bus='ide'/></disk>"
+    )
+    writer = replace(QUICK, disk_every_ticks=1)
+    sterna.create(tick_guest_xml(GUEST, writer, devices=disk))
+    serial_tap.wait_more_ticks()
+    for source, destination, here, there in (
+        (sterna, libvirtd, paths[0], paths[1]),
+        (libvirtd, sterna, paths[1], paths[2]),
+    ):
+        told = source.said("dumpxml", GUEST, "--migratable")
+        xml = source.file("there.xml", told.replace(str(here), str(there)))
+        disks = f"unix://{short_dir}/disks.sock"
+        options = ("--copy-storage-all", "--disks-uri", disks, "--xml", xml)
+        move(source, destination, short_dir, *options)
+        serial_tap.wait_more_ticks(10).check_one_history()

@@ -13,6 +13,7 @@ from sterna.store.ports import (
     Decision,
     HistoryEntry,
     JsonRecord,
+    MadeImage,
     Ownership,
     StoredDefinition,
     Verdict,
@@ -32,6 +33,7 @@ class MemoryStore:
         self._lives: dict[UUID, str] = {}
         self._decisions: dict[str, Decision] = {}
         self._ownerships: dict[UUID, Ownership] = {}
+        self._made_images: dict[str, MadeImage] = {}
         self._history: list[HistoryEntry] = []
         self._closed = False
         self.fail_next = 0
@@ -96,6 +98,17 @@ class MemoryStore:
     async def put_ownership(self, ownership: Ownership) -> None:
         self._writing()
         self._ownerships[ownership.uuid] = ownership
+
+    async def made_images(self) -> Sequence[MadeImage]:
+        return [self._made_images[path] for path in sorted(self._made_images)]
+
+    async def put_made_image(self, image: MadeImage) -> None:
+        self._writing()
+        self._made_images[image.path] = image
+
+    async def forget_made_image(self, path: str) -> None:
+        self._writing()
+        self._made_images.pop(path, None)
 
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None:
         self._writing()

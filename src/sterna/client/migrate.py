@@ -71,6 +71,11 @@ class MigrateOptions:
         abort_on_error: end it if the guest meets an I/O error meanwhile.
         listen_address: where the destination listens for the memory.
         persistent_xml: the domain XML to keep there.
+        copy_storage: copy its disks, too: "all" of each, or "inc", what its top image holds; empty
+            for storage that both hosts see.
+        copy_disks: targets of the disks that are copied; empty for all that are only here.
+        synchronous_writes: a write of the guest ends when both sides have it, so that a copy
+            catches up whatever the guest does.
     """
 
     live: bool = True
@@ -95,6 +100,9 @@ class MigrateOptions:
     abort_on_error: bool = False
     listen_address: str = ""
     persistent_xml: str = ""
+    copy_storage: str = ""
+    copy_disks: tuple[str, ...] = ()
+    synchronous_writes: bool = False
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -112,6 +120,9 @@ class MigrateOptions:
             (self.zero_copy, MigrateFlag.ZEROCOPY),
             (self.tls, MigrateFlag.TLS),
             (self.abort_on_error, MigrateFlag.ABORT_ON_ERROR),
+            (self.copy_storage == "all", MigrateFlag.NON_SHARED_DISK),
+            (self.copy_storage == "inc", MigrateFlag.NON_SHARED_INC),
+            (self.synchronous_writes, MigrateFlag.NON_SHARED_SYNCHRONOUS_WRITES),
         ):
             if wanted:
                 chosen |= flag
@@ -129,6 +140,7 @@ class MigrateOptions:
                 ("listen_address", self.listen_address),
                 ("compression", self.compression),
                 ("tls.destination", self.tls_name),
+                *(("migrate_disks", target) for target in self.copy_disks),
             )
             if value
         ]

@@ -5,6 +5,7 @@ Rules and texts are those of libvirt 9.0 (observed).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -76,14 +77,14 @@ async def check_movable(guest: Guest, running: Running, flags: MigrateFlag) -> N
         raise OperationInvalid("domain has active block job")
 
 
-def check_safe(definition: DomainDef) -> None:
-    """Refuse disks that the destination cannot see.
+def check_safe(definition: DomainDef, copied: Collection[str]) -> None:
+    """Refuse disks that the destination cannot see; `copied` are the targets of those it gets.
 
     Raises: MigrateUnsafe (81).
     """
     mounts = _mounts()
     for disk in definition.devices.disks:
-        if not _is_safe(disk, mounts):
+        if disk.target not in copied and not _is_safe(disk, mounts):
             raise MigrateUnsafe("Migration without shared storage is unsafe")
 
 

@@ -23,9 +23,11 @@ from lxml import etree
 
 from sterna.errors import InternalError
 from sterna.guest.jobstats import JobOperation, JobStats, JobType
+from sterna.migration.params import PORT_MAX
 
 COOKIE_BYTES_MAX: Final = 4 * 1024 * 1024
 """The protocol's own limit for a cookie."""
+SIZE_MAX: Final = (1 << 63) - 1
 EPOCH_DIGITS_MAX: Final = 18
 """An epoch fits a signed 64-bit integer of the store's."""
 
@@ -99,6 +101,24 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskOffer:
+    """One disk that is to be copied: its size in the guest, and what the copy may take (Sterna's
+    own attribute, or the same), in bytes."""
+
+    target: str
+    capacity: int
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nbd:
+    """Disks that are copied, and at the destination the port where they are received."""
+
+    disks: tuple[DiskOffer, ...] = ()
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cookie:
     """One cookie's content. `features` are demands on the receiver."""
 
@@ -114,6 +134,7 @@ class Cookie:
     stats: JobStats | None = None
     times: Times | None = None
     own: Own | None = None
+    nbd: Nbd | None = None
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -133,6 +154,8 @@ def format_cookie(cookie: Cookie) -> bytes:
         lines += _indented(cookie.domain_xml)
     if cookie.stats is not None:
         lines += _statistics(cookie.stats, cookie.times or Times())
+    if cookie.nbd is not None:
+        lines += _nbd(cookie.nbd)
     if cookie.cpu_xml is not None:
         lines += _indented(cookie.cpu_xml)
     if cookie.capabilities:
@@ -156,6 +179,16 @@ def _own(own: Own) -> str:
     words += [f"epoch='{own.epoch}'"] if own.epoch else []
     words += [f"asks={quoteattr(own.asks)}"] if own.asks is not None else []
     return f"<sterna {' '.join(words)}/>"
+
+
+def _nbd(nbd: Nbd) -> Iterable[str]:
+    yield "  <nbd>" if nbd.port is None else f"  <nbd port='{nbd.port}'>"
+    for disk in nbd.disks:
+        words = f"target={quoteattr(disk.target)} capacity='{disk.capacity}'"
+        if disk.space != disk.capacity:
+            words += f" space='{disk.space}'"
+        yield f"    <disk {words}/>"
+    yield "  </nbd>"
 
 
 def _statistics(stats: JobStats, times: Times) -> Iterable[str]:
@@ -213,6 +246,7 @@ def parse_cookie(data: bytes, step: Step, *, host_uuid: UUID) -> Cookie | None:
             for cap in root.iterfind("capabilities/cap")
         ),
         own=_read_own(root),
+        nbd=_read_nbd(root),
     )
     if cookie.host_uuid == host_uuid:
         raise InternalError(f"Attempt to migrate guest to the same host {host_uuid}")
@@ -310,6 +344,29 @@ def _read_own(root: etree._Element) -> Own | None:
         epoch=int(epoch),
         asks=found.get("asks"),
     )
+
+
+def _read_nbd(root: etree._Element) -> Nbd | None:
+    found = root.find("nbd")
+    if found is None:
+        return None
+    port = _number(found, "port", PORT_MAX) if found.get("port") else None
+    disks: list[DiskOffer] = []
+    for disk in found.iterfind("disk"):
+        target = disk.get("target")
+        if not target:
+            raise InternalError("malformed nbd element in migration data")
+        capacity = _number(disk, "capacity", SIZE_MAX)
+        space = _number(disk, "space", SIZE_MAX) if disk.get("space") else capacity
+        disks.append(DiskOffer(target, capacity, space))
+    return Nbd(tuple(disks), port or None)
+
+
+def _number(element: etree._Element, name: str, most: int) -> int:
+    text = element.get(name, "")
+    if not (text.isascii() and text.isdecimal()) or len(text) > 20 or int(text) > most:
+        raise InternalError("malformed nbd element in migration data")
+    return int(text)
 
 
 _TIMES: Final = frozenset(field.name for field in fields(Times))

@@ -26,10 +26,7 @@ _EXCLUSIVE: Final = (
     (F.TUNNELLED, F.TLS),
     (F.NON_SHARED_DISK, F.NON_SHARED_INC),
 )
-_NOT_SERVED: Final = (
-    (F.POSTCOPY, "post-copy migration"),
-    (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
-)
+_NOT_SERVED: Final = ((F.POSTCOPY, "post-copy migration"),)
 
 
 def checked(bits: int, function: str) -> MigrateFlag:
@@ -58,6 +55,8 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
         if one in flags and other in flags:
             names = f"'VIR_MIGRATE_{one.name}' and 'VIR_MIGRATE_{other.name}'"
             return InvalidArg(f"Flags {names} are mutually exclusive")
+    if refusal := _storage_refusal(flags):
+        return refusal
     if F.POSTCOPY in flags and F.TUNNELLED in flags:
         return ArgumentUnsupported("post-copy is not supported with tunnelled migration")
     if F.POSTCOPY in flags and (F.LIVE not in flags or F.PAUSED in flags):
@@ -71,6 +70,17 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
     if F.ZEROCOPY in flags and F.TLS in flags:
         return OperationInvalid("zero-copy is not available for encrypted migration")
     return _offline_refusal(flags) if F.OFFLINE in flags else None
+
+
+def _storage_refusal(flags: MigrateFlag) -> SternaError | None:
+    if flags & COPIES_STORAGE and F.TUNNELLED in flags:
+        return OperationUnsupported("migration of non-shared storage cannot be tunnelled")
+    if F.NON_SHARED_SYNCHRONOUS_WRITES in flags and not flags & COPIES_STORAGE:
+        return InvalidArg(
+            "VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES needs VIR_MIGRATE_NON_SHARED_DISK or"
+            " VIR_MIGRATE_NON_SHARED_INC"
+        )
+    return None
 
 
 def _offline_refusal(flags: MigrateFlag) -> SternaError | None:

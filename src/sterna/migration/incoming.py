@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Self
 
 from sterna.config import DomainDef, parse_domain
 from sterna.config.clone import clone
-from sterna.errors import Code, SternaError
+from sterna.errors import Code, OperationFailed, SternaError
 from sterna.guest.actor import Guest
 from sterna.guest.definitions import completed
 from sterna.guest.incoming import announce_incoming, launch_incoming, take_over
@@ -38,6 +38,7 @@ from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
+from sterna.migration.received_disks import ReceivedDisks
 from sterna.migration.tuning import refuse_unsupported
 from sterna.migration.tunnel import FD_NAME, TunnelEnd
 from sterna.qemu.process import last_words
@@ -74,13 +75,14 @@ DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.Dest
 class Listening:
     """What the incoming QEMU is told: where to listen, and where its certificates are.
 
-    With a `tunnel` the data comes through that instead.
+    With a `tunnel` the data comes through that instead. Disks that are copied come to `disks`.
     """
 
     uri: str
     release_port: Callable[[], None]
     tls_dir: str = ""
     tunnel: TunnelEnd | None = None
+    disks: ReceivedDisks | None = None
 
 
 class Incoming(DestinationDriver):
@@ -224,7 +226,20 @@ class Incoming(DestinationDriver):
                     f"; the migration failed at the destination in phase {self.state.phase.value},"
                     f" domain '{self.guest.name}' never ran there"
                 )
-        self.post(on.QemuGone(why, int(Code.INTERNAL_ERROR)))
+        self._over(on.QemuGone(why, int(Code.INTERNAL_ERROR)))
+
+    def _over(self, event: on.QemuGone | on.LaunchFailed) -> None:
+        """There is no QEMU any more: say so once what was made for it is gone, too."""
+        if self.listening.disks is None:
+            self.post(event)
+        else:
+            self.do(self._after(self.listening.disks.settle(), event))
+
+    async def _after(self, work: Awaitable[None], event: on.QemuGone | on.LaunchFailed) -> None:
+        try:
+            await work
+        finally:
+            self.post(event)
 
     def _closed(self, link: int) -> None:
         self.post(on.ConnectionClosed(link))
@@ -311,6 +326,8 @@ class Incoming(DestinationDriver):
         self.listening.release_port()
         if self.listening.tunnel is not None and not succeeded:
             self.listening.tunnel.close()
+        if succeeded and self.listening.disks is not None:
+            self.do(self.listening.disks.settle())
         self.guest.jobs.end(self.job)
         told = story.story(
             self.id,
@@ -334,6 +351,10 @@ class Incoming(DestinationDriver):
         link = self._links[number]
         self._launching = True
         try:
+            if self.listening.disks is not None:
+                await self.listening.disks.make()
+                if self._kill is not None:
+                    raise OperationFailed("killed before it was launched")
             running = await launch_incoming(
                 self.guest,
                 self.definition,
@@ -348,9 +369,9 @@ class Incoming(DestinationDriver):
                 log.exception("migration.launch_broke mig=%s", self.id)
                 why = f"unexpected failure: {type(exc).__name__}"
             if self._kill is not None:
-                self.post(on.QemuGone(why))
+                self._over(on.QemuGone(why))
             else:
-                self.post(on.LaunchFailed(why, code_of(exc)))
+                self._over(on.LaunchFailed(why, code_of(exc)))
             return
         finally:
             self._launching = False
@@ -422,6 +443,9 @@ class Incoming(DestinationDriver):
             case QmpOp.LISTEN:
                 await self._listen()
             case QmpOp.READY:
+                if self.listening.disks is not None:
+                    # Before the decision, while a failure of it is still the source's luck.
+                    await self.listening.disks.hang_up(qemu)
                 devices = self.definition.devices
                 await qmp.check_ready(qemu, has_disks=bool(devices.disks))
             case QmpOp.ALIVE:
@@ -453,6 +477,9 @@ class Incoming(DestinationDriver):
             self.job.data["tls"] = True
             used = await tls.add(qemu, self.listening.tls_dir, server=True)
         await qmp.set_parameters(qemu, {**tls.OFF, **used, **own})
+        if self.listening.disks is not None:
+            definition = self.guest.live_or_refuse().definition
+            await self.listening.disks.listen(qemu, definition, used)
         if tunnel is not None:
             with tunnel.open() as sock:  # QEMU gets a copy
                 name = {"fdname": FD_NAME}

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from typing import Any, Final, Self
 
@@ -27,12 +27,14 @@ from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import Proof, QmpOp, Status
+from sterna.migration.disks import CopiedDisk
 from sterna.migration.doubtful import Doubtful
 from sterna.migration.driver import outcome
+from sterna.migration.mirrors import Mirrors
 from sterna.migration.ownership import Owners
 from sterna.migration.params import MIB, Request
-from sterna.migration.peers import Peers, Question
-from sterna.migration.tunnel import Tunnel
+from sterna.migration.peers import Peers
+from sterna.migration.way import Way
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -48,6 +50,7 @@ _STATUSES: Final = {status.value: status for status in Status}
 _GOING: Final = {
     source.Phase.STARTING,
     source.Phase.COPYING,
+    source.Phase.SETTLING,
     source.Phase.SWITCHING,
     source.Phase.CANCELLING,
 }
@@ -59,26 +62,6 @@ _SENT: Final = {
     source.Phase.HANDING_OVER,
     source.Phase.STOPPING,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a guest goes: where to, to whom, and how fast.
-
-    `speed_mib` is in MiB/s, 0 for no limit; `foreign`: the destination is not Sterna; `question`:
-    how it is asked what it decided; `hostname`: what it calls itself; `tunnel`: through the
-    connection between the daemons, and not to the target; `qemu_connects`: QEMU makes the data
-    connections itself, since it wants several; `tls_dir`: where its certificates are.
-    """
-
-    target: uri.Endpoint
-    foreign: bool
-    speed_mib: int
-    question: Question | None
-    hostname: str
-    tunnel: Tunnel | None = None
-    qemu_connects: bool = False
-    tls_dir: str = ""
 
 
 class Outgoing(Doubtful):
@@ -115,6 +98,8 @@ class Outgoing(Doubtful):
         self._socket: socket.socket | None = None
         self._have: tuple[str, ...] = ()
         self._originals: dict[str, Any] = {}
+        self._tls: dict[str, str] = {}
+        self._mirrors = Mirrors(running.qemu, ())
         self._unsubscribe = running.qemu.subscribe(self._heard)
         running.when_stopped(self._stopped)
         job.data["migration"] = id
@@ -139,6 +124,8 @@ class Outgoing(Doubtful):
         outgoing.question = asking.from_record(outgoing.id, guest.uuid, data)
         outgoing.hostname = (data.get("question") or {}).get("hostname", "")
         outgoing._originals = dict(data.get("parameters", {}))
+        disks = (CopiedDisk(**disk) for disk in data.get("disks", ()))
+        outgoing._mirrors = Mirrors(running.qemu, disks)
         reply = await qmp.query(running.qemu)
         run_state = await running.qemu.execute("query-status", timeout_s=MONITOR_S)
         status = _STATUSES.get(reply.get("status", ""))
@@ -178,10 +165,14 @@ class Outgoing(Doubtful):
             self.request, self.way = request, way
             self.question, self.hostname = way.question, way.hostname
             self._remember(undefine=MigrateFlag.UNDEFINE_SOURCE in request.flags)
+            if way.disks:
+                self._mirrors = Mirrors(self.running.qemu, way.disks)
+                self._remember(disks=[asdict(disk) for disk in way.disks])
             if way.question is not None:
                 # On disk with `performing`, so before there can be a doubt. (I13)
                 self._remember(question=asking.to_record(way.question, way.hostname))
-        self.post(on.PerformCalled(call, number, asks=self.question is not None))
+        asks, disks = self.question is not None, self._mirrors.any
+        self.post(on.PerformCalled(call, number, asks=asks, disks=disks))
         await answer
 
     def drop(self, link: ClientLink) -> None:
@@ -209,7 +200,7 @@ class Outgoing(Doubtful):
 
     async def refresh(self) -> JobStats:
         """Ask QEMU how far it is."""
-        return self._learned(await qmp.query(self.running.qemu))
+        return self._learned(await self._look())
 
     def _remember(self, **what: Any) -> None:
         """For a later daemon, should this one die (I14); written with the next record."""
@@ -249,6 +240,8 @@ class Outgoing(Doubtful):
             if status is not None:
                 self.job.progress()
                 self.post(on.StatusChanged(status))
+        elif (told := self._mirrors.heard(event)) is not None:
+            self.post(told)
 
     def _stopped(self, ending: Ending) -> None:
         if ending is MIGRATED:
@@ -357,6 +350,10 @@ class Outgoing(Doubtful):
         match op:
             case QmpOp.CONFIGURE:
                 await self._configure()
+            case QmpOp.MIRROR:
+                await self._mirror()
+            case QmpOp.SETTLE:
+                await self._mirrors.settle()
             case QmpOp.STOP:
                 moves = self.state.phase is source.Phase.PAUSING
                 reason = PausedReason.MIGRATION if moves else PausedReason.USER
@@ -367,18 +364,20 @@ class Outgoing(Doubtful):
                 state = {"state": "pre-switchover"}
                 await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
             case QmpOp.CANCEL:
-                await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
+                await qmp.cancel(qemu, waits=self._mirrors.any)
                 if self.way is None or self.way.qemu_connects:
                     await qmp.close_channels(qemu)
             case QmpOp.PROGRESS | QmpOp.EXPLAIN:
-                reply = await qmp.query(qemu)
+                reply = await self._look()
                 self._learned(reply)
-                moved = (reply.get("ram") or {}).get("transferred", 0)
+                moved = sum(reply.get(what, {}).get("transferred", 0) for what in ("ram", "disk"))
                 status = _STATUSES.get(reply.get("status", ""))
                 return on.QmpDone(op, moved, reply.get("error-desc", ""), status)
             case QmpOp.CONT:
                 await self.guest.resume_cpus(RunningReason.MIGRATION_CANCELED)
             case QmpOp.RESTORE:
+                if self._mirrors.any:
+                    await self._mirrors.drop()
                 have = self._have or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())
                 await qmp.set_parameters(qemu, self._originals)
@@ -396,17 +395,19 @@ class Outgoing(Doubtful):
         self._originals = await qmp.original_parameters(qemu)
         self._remember(parameters=self._originals)
         self._have = await qmp.supported_capabilities(qemu)
-        # Not pause-before-switchover: a cancel that meets it as it begins hangs QEMU 7.2 for ever,
-        # with its guest stopped; and a guest would stand until we have said a word. (L2, W5)
         wanted = {*request.capabilities(destination=False)}
+        if self._mirrors.any:
+            # Only then: a guest stands until we have said a word. (L2, W5)
+            wanted.add("pause-before-switchover")
         if way.tunnel is None:
             wanted.add("return-path")
         await qmp.set_capabilities(qemu, self._have, wanted)
+        self._tls = await self._credentials()
         await qmp.set_parameters(
             qemu,
             {
                 **tls.OFF,
-                **await self._credentials(),
+                **self._tls,
                 "max-bandwidth": bandwidth_bps(way.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
@@ -416,8 +417,29 @@ class Outgoing(Doubtful):
             self._remember(memlock=limits)
         if way.tunnel is not None:
             self._socket = way.tunnel.open()
-        elif not way.qemu_connects:
-            self._socket = await transports.connect(way.target, silence_s=self._silence_s)
+        elif not (way.qemu_connects or self._mirrors.any):
+            await self._connect(way.target)
+
+    async def _connect(self, target: uri.Endpoint) -> None:
+        self._socket = await transports.connect(target, silence_s=self._silence_s)
+
+    async def _mirror(self) -> None:
+        way = self.way
+        if way is None or way.disks_target is None:
+            raise InternalError("no place for disks")
+        # QEMU would wait for a silent host with its guest standing.
+        (await transports.connect(way.disks_target, silence_s=self._silence_s)).close()
+        speed_bps = way.speed_mib * MIB
+        await self._mirrors.start(way.disks_target, self.request.flags, speed_bps, self._tls)
+
+    async def _look(self) -> dict[str, Any]:
+        """How far it is, disks with it."""
+        if not self._mirrors.any:
+            return await qmp.query(self.running.qemu)
+        # Before memory moves QEMU still tells of the migration by which it came.
+        begun = self.started_ms != 0
+        reply = await qmp.query(self.running.qemu) if begun else {}
+        return {**reply, "disk": await self._mirrors.progress()}
 
     async def _credentials(self) -> dict[str, str]:
         if self.way is None or MigrateFlag.TLS not in self.request.flags:
@@ -431,6 +453,8 @@ class Outgoing(Doubtful):
         qemu, way = self.running.qemu, self.way
         if way is None:
             raise InternalError("no migration URI")
+        if self._socket is None and not way.qemu_connects:
+            await self._connect(way.target)
         where = f"fd:{FD_NAME}" if self._socket is not None else way.target.for_qemu()
         self.started_ms = time.time_ns() // 1_000_000
         if self._socket is not None:

@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from sterna.errors import ArgumentUnsupported, InvalidArg, OperationUnsupported, Overflow
 from sterna.migration import tuning
-from sterna.migration.flags import checked
+from sterna.migration.flags import COPIES_STORAGE, checked
 from sterna.rpc.enums import MigrateFlag
 from sterna.rpc.msg_common import TypedParam
 from sterna.rpc.typed_params import ParamType
 
+PORT_MAX: Final = 65535
 MIB: Final = 1024 * 1024
 BANDWIDTH_MIB_MAX: Final = (1 << 63) // MIB - 1
 """Largest speed libvirt 9.0 takes, and its word for "no limit"."""
@@ -49,6 +50,8 @@ class Request:
         tls_destination: the name that the destination's certificate has, if not its host's.
         bandwidth_mib: MiB/s; 0 keeps the speed set before.
         compression: methods, of `tuning.METHODS`.
+        disks: targets of the disks that are copied, where not all are.
+        disks_port, disks_uri: where the destination receives them.
         tuning: QEMU's migration parameters by name, with whether the destination gets them.
         params: all of it as it came, for a source that passes it on.
     """
@@ -62,6 +65,9 @@ class Request:
     listen_address: str | None = None
     tls_destination: str | None = None
     compression: frozenset[str] = frozenset()
+    disks: frozenset[str] = frozenset()
+    disks_port: int = 0
+    disks_uri: str | None = None
     tuning: tuning.Tuning = field(default_factory=dict)
     params: tuple[TypedParam, ...] = field(default=(), compare=False)
 
@@ -128,10 +134,8 @@ def from_typed(
         else:
             single[param.field] = param.value
     _refuse_in_tunnel(bits, single)
-    if repeated["migrate_disks"] or single.get("disks_port") or single.get("disks_uri"):
-        raise OperationUnsupported(
-            "migration with non-shared storage is not supported by this host"
-        )
+    if repeated["migrate_disks"] and not bits & COPIES_STORAGE:
+        raise OperationUnsupported("disks were named, but no storage is to be copied")
     compression = tuning.compression(bits, repeated["compression"])
     return Request(
         bits,
@@ -144,8 +148,17 @@ def from_typed(
         listen_address=single.get("listen_address") or None,
         tls_destination=single.get("tls.destination") or None,
         compression=compression,
+        disks=frozenset(repeated["migrate_disks"]),
+        disks_port=_port(single.get("disks_port", 0)),
+        disks_uri=single.get("disks_uri") or None,
         tuning=tuning.tuning(bits, compression, single, at_source=at_source),
     )
+
+
+def _port(number: int) -> int:
+    if not 0 <= number <= PORT_MAX:
+        raise InvalidArg(f"port {number} is out of range")
+    return number
 
 
 _NOT_IN_TUNNEL: Final = {

@@ -6,6 +6,7 @@ Guests that are expected are found by their name, since that is all Finish has.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import uuid
 from dataclasses import replace
@@ -32,10 +33,12 @@ from sterna.migration.cookie import (
 )
 from sterna.migration.core.records import Record
 from sterna.migration.custody import Custody
+from sterna.migration.disks import copied
 from sterna.migration.incoming import Incoming, Listening
 from sterna.migration.offline_destination import OfflineReceiving
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
+from sterna.migration.received_disks import ReceivedDisks
 from sterna.migration.tunnel import FD_NAME, Download, TunnelEnd
 from sterna.rpc.enums import MigrateFlag
 from sterna.store.ports import Verdict
@@ -94,11 +97,13 @@ class Receiving:
             return await self._offline.prepare(
                 link, definition, cookie, id=id, origin_name=origin_name, uri_out=uri_out
             )
+        disks = await self._disks(id, definition, request, cookie)
         guest, job, plan = await self._admit(definition, request, tunnelled=tunnel is not None)
         listening = Listening(
-            *(plan.listen, lambda: self._release(plan.port)),
+            *(plan.listen, functools.partial(self._release, plan.port, disks)),
             tls_dir=self._host.tls_dir,
             tunnel=tunnel,
+            disks=disks,
         )
         incoming = Incoming(
             *(id, guest, job, request),
@@ -117,6 +122,7 @@ class Receiving:
             exchange.basic_cookie(self._host, origin_name, guest.uuid, id, self._custody.owners),
             capabilities=exchange.capabilities(incoming.capabilities, "return-path"),
             own=Own(id, epoch=self._custody.owners.epoch(guest.uuid), asks=place),
+            nbd=disks.told if disks is not None else None,
         )
         return Prepared(format_cookie(cookie_out), plan.uri_out)
 
@@ -245,12 +251,32 @@ class Receiving:
     def _uri_of_nothing(self, request: Request) -> str | None:
         """Nothing will be sent, but clients insist on a URI."""
         plan = self._plan(request, tunnelled=False)
-        self._release(plan.port)
+        self._release(plan.port, None)
         return plan.uri_out
 
-    def _release(self, port: int | None) -> None:
+    async def _disks(
+        self, id: str, definition: DomainDef, request: Request, cookie: Cookie
+    ) -> ReceivedDisks | None:
+        """What is needed for disks that come along. Raises: as `ReceivedDisks.look`."""
+        if definition.uuid is None or not copied(definition, request):
+            return None
+        disks = ReceivedDisks(
+            store=self._registry.surroundings.store,
+            migration=id,
+            guest=definition.uuid,
+            request=request,
+            offered=cookie.nbd,
+            ports=self._ports,
+            address=self._host.address,
+        )
+        await disks.look(definition)
+        return disks
+
+    def _release(self, port: int | None, disks: ReceivedDisks | None) -> None:
         if port is not None:
             self._ports.release(port)
+        if disks is not None:
+            disks.release()
 
     def _check_finish(self, incoming: Incoming, cookie: Cookie | None) -> Own | None:
         if cookie is None:

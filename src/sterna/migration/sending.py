@@ -25,6 +25,7 @@ from sterna.migration.answers import Begun, Host
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
     Cookie,
+    Nbd,
     Own,
     Step,
     Times,
@@ -36,12 +37,14 @@ from sterna.migration.cookie import (
 from sterna.migration.core import events as on
 from sterna.migration.core import source
 from sterna.migration.custody import Custody
+from sterna.migration.disks import as_copied, copied, offers, sent_to
 from sterna.migration.offline_source import OfflineSending
-from sterna.migration.outgoing import Outgoing, Way
+from sterna.migration.outgoing import Outgoing
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
 from sterna.migration.tuning import refuse_unsupported
 from sterna.migration.tunnel import Tunnel
+from sterna.migration.way import Way
 from sterna.rpc.enums import MigrateFlag
 
 log = logging.getLogger("sterna.migration")
@@ -82,14 +85,16 @@ class Sending:
         running = checks.check_free(guest)
         await checks.check_movable(guest, running, request.flags)
         live = running.definition
+        copies = copied(live, request)
         if MigrateFlag.UNSAFE not in request.flags:
-            checks.check_safe(live)
+            checks.check_safe(live, [disk.target for disk in copies])
         exchange.persistent_xml(guest, request)  # which is read only after all was sent
         xml = await self._outgoing_xml(live, request.xml)
         have = await qmp.supported_capabilities(running.qemu)
         refuse_unsupported(request.capabilities(destination=False), have)
         if tuned := request.qemu_parameters(destination=False):
             refuse_unsupported(tuned, await qmp.original_parameters(running.qemu))
+        offered = await offers(running.qemu, [as_copied(disk) for disk in copies])
         id = str(uuid.uuid4())
         if MigrateFlag.CHANGE_PROTECTION in request.flags:
             # Last: nobody would give the job back if anything failed from here on. (L7)
@@ -100,6 +105,7 @@ class Sending:
             features=("lockstate",),
             cpu_xml=exchange.cpu_xml(live),
             capabilities=exchange.capabilities(have, "pause-before-switchover"),
+            nbd=Nbd(offered) if offered else None,
         )
         return Begun(format_cookie(cookie), xml)
 
@@ -125,6 +131,8 @@ class Sending:
             cookie, target = self._check_perform(
                 guest, outgoing, request, cookie_in, tunnelled=tunnel is not None
             )
+            copies = copied(guest.live_or_refuse().definition, request)
+            disks_target = sent_to(request, target, cookie.nbd) if copies else None
         except SternaError:
             # No Confirm follows a Perform that failed, so nobody else gives the job back. (L7)
             if outgoing is not None:
@@ -145,6 +153,8 @@ class Sending:
             tunnel=tunnel,
             qemu_connects=MigrateFlag.PARALLEL in request.flags,
             tls_dir=self._host.tls_dir,
+            disks=tuple(as_copied(disk) for disk in copies),
+            disks_target=disks_target,
         )
         await outgoing.perform(link, request, way)
         return format_cookie(await self._sent_cookie(guest, outgoing))

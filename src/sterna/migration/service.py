@@ -15,6 +15,7 @@ from sterna.guest.registry import Registry
 from sterna.migration.answers import Host
 from sterna.migration.custody import Custody
 from sterna.migration.doubtful import Doubtful
+from sterna.migration.made_images import settle_all
 from sterna.migration.p2p import PeerToPeer
 from sterna.migration.peers import Peers
 from sterna.migration.receiving import Receiving
@@ -49,6 +50,7 @@ class Migrations:
     async def go_on(self, unfinished: Iterable[Unfinished]) -> None:
         """Take up what recovery found: guests committed here but not yet let run, and guests that
         were on their way out, with their QEMU or without (L2, I14)."""
+        await settle_all(self._registry.surroundings.store)
         left = await self.custody.owners.load()
         for found in unfinished:
             job = found.guest.jobs.job

@@ -40,6 +40,15 @@ GONE_S = 0.5
 """How long a killed process is waited for; until it is gone it still holds its descriptors."""
 VERDICT_SQL = "SELECT migration FROM decision WHERE verdict = 'committed' AND migration = ?"
 
+COMMANDS: tuple[dict[str, object], ...] = (
+    {"execute": "qmp_capabilities"},
+    {"execute": "migrate_cancel"},
+    # One that copies disks waits at the switchover for a word, and QEMU 7.2 may have begun to wait
+    # as it was cancelled: then it waits on, with its guest stopped. Refused if it does not.
+    {"execute": "migrate-continue", "arguments": {"state": "cancelling"}},
+)
+"""What ends a migration: each is sent once the one before was answered."""
+
 Ward = tuple[str, int | str]
 """("socket", inode) until its process is known, then ("pidfd", descriptor); ("monitor", path) of
 one that is sent away."""
@@ -155,8 +164,8 @@ def cancel(path: str) -> None:
         lines = monitor.makefile("rb")
         if "QMP" not in json.loads(lines.readline(LINE_BYTES_MAX)):
             raise ValueError("no monitor")
-        for command in ("qmp_capabilities", "migrate_cancel"):
-            monitor.sendall(json.dumps({"execute": command}).encode())
+        for command in COMMANDS:
+            monitor.sendall(json.dumps(command).encode())
             while not {"return", "error"} & json.loads(lines.readline(LINE_BYTES_MAX)).keys():
                 pass  # an event
 

@@ -24,6 +24,7 @@ from sterna.store.ports import (
     Decision,
     HistoryEntry,
     JsonRecord,
+    MadeImage,
     Ownership,
     StoredDefinition,
     Verdict,
@@ -129,6 +130,18 @@ class SqliteStore:
 
     async def put_ownership(self, ownership: Ownership) -> None:
         await self._write(*_ownership_row(ownership))
+
+    async def made_images(self) -> Sequence[MadeImage]:
+        sql = "SELECT path, migration, uuid, inode FROM made_image ORDER BY path"
+        rows = await self._run(lambda db: db.execute(sql).fetchall())
+        return [MadeImage(path, migration, UUID(u), inode) for path, migration, u, inode in rows]
+
+    async def put_made_image(self, image: MadeImage) -> None:
+        values = (image.path, image.migration, str(image.uuid), image.inode)
+        await self._write("INSERT OR REPLACE INTO made_image VALUES (?, ?, ?, ?)", values)
+
+    async def forget_made_image(self, path: str) -> None:
+        await self._write("DELETE FROM made_image WHERE path = ?", (path,))
 
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None:
         values = (time.time(), str(uuid), kind, _json(detail))

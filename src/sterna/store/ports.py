@@ -59,6 +59,22 @@ class Ownership:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeImage:
+    """An image file that a destination made for a guest that is expected. It stays if that
+    migration is committed, and goes with it otherwise.
+
+    Attributes:
+        migration, uuid: whose decision that is.
+        inode: the file's; 0 until it is known, for at the path may be somebody else's by then.
+    """
+
+    path: str
+    migration: str
+    uuid: UUID
+    inode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One finished happening worth remembering: a migration, a crash, an autokill."""
 
@@ -126,6 +142,15 @@ class Store(Protocol):
 
     async def put_ownership(self, ownership: Ownership) -> None:
         """Write or replace that of its uuid."""
+
+    async def made_images(self) -> Sequence[MadeImage]:
+        """All that were not forgotten yet."""
+
+    async def put_made_image(self, image: MadeImage) -> None:
+        """Write or replace that of its path."""
+
+    async def forget_made_image(self, path: str) -> None:
+        """It is its guest's for good, or gone."""
 
     async def add_history(self, uuid: UUID, kind: str, detail: JsonRecord) -> None: ...
 

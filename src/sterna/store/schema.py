@@ -41,6 +41,14 @@ STEPS: Final[tuple[str, ...]] = (
         detail TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE made_image (
+        path TEXT PRIMARY KEY,
+        migration TEXT NOT NULL,
+        uuid TEXT NOT NULL,
+        inode INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 HISTORY_ROWS_MAX: Final = 10_000

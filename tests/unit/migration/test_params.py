@@ -35,8 +35,9 @@ def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:
         (F.OFFLINE | F.PERSIST_DEST | F.NON_SHARED_INC, 55, "cannot handle non-shared storage"),
         (F.OFFLINE | F.PERSIST_DEST | F.TUNNELLED | F.PEER2PEER, 55, "does not make sense"),
         (F.POSTCOPY | F.LIVE, 84, "post-copy migration is not supported"),
-        (F.NON_SHARED_DISK, 84, "non-shared storage is not supported"),
         (F.PARALLEL | F.ZEROCOPY | F.TLS, 55, "zero-copy is not available for encrypted"),
+        (F.NON_SHARED_DISK | F.TUNNELLED | F.PEER2PEER, 84, "cannot be tunnelled"),
+        (F.NON_SHARED_SYNCHRONOUS_WRITES, 8, "needs VIR_MIGRATE_NON_SHARED_DISK or"),
     ],
 )
 def test_flags_that_are_refused(flags: int, code: int, text: str) -> None:
@@ -73,9 +74,7 @@ S, U, INT = ParamType.STRING, ParamType.ULLONG, ParamType.INT
         ([("compression.xbzrle.cache", U, 1)], 1, 8, "Turn xbzrle compression on to tune it"),
         ([("auto_converge.initial", INT, 1)], 1, 8, "Turn auto convergence on to tune it"),
         ([("parallel.connections", INT, 2)], 1, 8, "Turn parallel migration on to tune it"),
-        ([("migrate_disks", S, "vda")], 1, 84, "non-shared storage"),
-        ([("disks_port", INT, 5000)], 1, 84, "non-shared storage"),
-        ([("disks_uri", S, "unix:///x")], 1, 84, "non-shared storage"),
+        ([("migrate_disks", S, "vda")], 1, 84, "no storage is to be copied"),
         ([("bandwidth", U, BANDWIDTH_MIB_MAX + 1)], 1, 82, "must be less than 8796093022208"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from sterna.store.db import SqliteStore
 from sterna.store.errors import StoreCorrupt, StoreFailed, StoreInUse, StoreTooNew
-from sterna.store.ports import Ownership, Store, StoredDefinition
+from sterna.store.ports import MadeImage, Ownership, Store, StoredDefinition
 from sterna.store.schema import STEPS
 from support.memory_store import MemoryStore
 
@@ -72,6 +72,17 @@ async def test_posted_records_are_written_in_order(store: Store) -> None:
     }
     await store.delete_live(ONE)
     assert list(await store.lives()) == [TWO]
+
+
+async def test_made_images_are_known_until_they_are_forgotten(store: Store) -> None:
+    image = MadeImage("/b/x", "m", ONE)
+    await store.put_made_image(image)
+    await store.put_made_image(replace(image, inode=5))
+    await store.put_made_image(MadeImage("/a", "n", TWO))
+    assert await store.made_images() == [MadeImage("/a", "n", TWO), replace(image, inode=5)]
+    await store.forget_made_image("/a")
+    await store.forget_made_image("/a")
+    assert await store.made_images() == [replace(image, inode=5)]
 
 
 async def test_the_first_decision_stands_for_ever(store: Store) -> None:

@@ -89,6 +89,9 @@ def options_from(args: Any) -> dict[str, Any]:
         raise InvalidArg("--parallel must be followed by a number of connections, or nothing")
     if args.compress_level is not None and not args.compress:
         raise InvalidArg("--compress-level needs --compress")
+    if (args.copy_disks or args.synchronous_writes) and not args.copy_storage:
+        word = "--copy-disks" if args.copy_disks else "--synchronous-writes"
+        raise InvalidArg(f"{word} needs --copy-storage")
     return {
         "live": not args.offline_memory,
         "persistent": args.persistent,
@@ -112,6 +115,9 @@ def options_from(args: Any) -> dict[str, Any]:
         "abort_on_error": args.abort_on_error,
         "listen_address": args.listen_address or "",
         "persistent_xml": read_xml(args.persistent_xml) if args.persistent_xml else "",
+        "copy_storage": args.copy_storage or "",
+        "copy_disks": tuple(filter(None, (args.copy_disks or "").split(","))),
+        "synchronous_writes": args.synchronous_writes,
     }
 
 
@@ -283,6 +289,21 @@ MIGRATE = Command(
             ("--migrate-uri",),
             "where the memory goes, tcp://HOST[:PORT] (default: the destination says)",
             {"metavar": "URI"},
+        ),
+        Argument(
+            ("--copy-storage",),
+            "copy its disks, too: all of each, or with inc what its top image holds",
+            {"choices": ("all", "inc"), "nargs": "?", "const": "all"},
+        ),
+        Argument(
+            ("--copy-disks",),
+            "the disks to copy, by target (default: all that are only on this host)",
+            {"metavar": "VDA,VDB"},
+        ),
+        Argument(
+            ("--synchronous-writes",),
+            "its writes to a copied disk end when both hosts have them",
+            {"action": "store_true"},
         ),
         Argument(
             ("--unsafe",),

@@ -19,6 +19,8 @@ class PerformCalled:
     link: int
     asks: bool = False
     """The destination has said where it answers what it decided."""
+    disks: bool = False
+    """Disks are copied, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,18 @@ class UserPaused:
 @dataclass(frozen=True, slots=True)
 class GuestBroke:
     """The guest stopped at an I/O error, and the caller does not want to send it on like that."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisksReady:
+    """Every disk's copy has caught up; from now on each write goes to both."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFailed:
+    """A disk's copy ended by itself."""
 
     text: str
 
@@ -209,6 +223,8 @@ SourceEvent = (
     | Untold
     | UserPaused
     | GuestBroke
+    | DisksReady
+    | DiskFailed
     | ConnectionClosed
     | Stored
     | StoreFailed

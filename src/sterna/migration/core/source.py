@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from sterna.migration.core import events as on
+from sterna.migration.core import source_disks as disks
 from sterna.migration.core.effects import (
     Answer,
     ClearTimer,
@@ -55,6 +56,8 @@ from sterna.migration.core.source_ways import (
     moved,
     performed,
     restore,
+    send,
+    switch,
     untold,
     unwind,
 )
@@ -138,6 +141,10 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
         case on.GuestBroke(text=text):
             # Its pause is the error's and stays; a person looks at it here.
             return _give_up(replace(s, shall_run=False), Failure(FailureKind.FAILED, text))
+        case on.DisksReady():
+            return disks.ready(s)
+        case on.DiskFailed(text=text):
+            return _give_up(s, Failure(FailureKind.FAILED, text))
         case on.ConnectionClosed(link=link) if link == s.link:
             return _controller_closed(replace(s, link=None))
         case on.Stored() | on.StoreFailed():
@@ -171,7 +178,7 @@ def _perform_called(s: Source, ev: on.PerformCalled) -> Step:
         return s, (Refuse(ev.call, out_of_turn(s)),)
     if s.failure is not None:
         return end(replace(s, perform=ev.call))
-    s = replace(s, phase=Phase.RECORDING, perform=ev.call, asks=ev.asks)
+    s = replace(s, phase=Phase.RECORDING, perform=ev.call, asks=ev.asks, disks=ev.disks)
     return s, (Store(Record.PERFORMING),)
 
 
@@ -205,7 +212,9 @@ def _abort_called(s: Source, call: int) -> Step:
             return replace(s, failure=s.failure or canceled), (Answer(call),)
         case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
             return replace(s, failure=s.failure or canceled, aborts=(*s.aborts, call)), ()
-        case Phase.COPYING | Phase.SWITCHING:
+        case Phase.MIRRORING:
+            return disks.give_up(replace(s, aborts=(*s.aborts, call)), canceled)
+        case Phase.COPYING | Phase.SETTLING | Phase.SWITCHING:
             return cancel(replace(s, aborts=(*s.aborts, call)), canceled)
         case Phase.CANCELLING | Phase.EXPLAINING | Phase.RESUMING | Phase.RESTORING:
             if s.confirm is None:
@@ -234,7 +243,9 @@ def _give_up(s: Source, failure: Failure) -> Step:
     match s.phase:
         case Phase.RECORDING | Phase.CONFIGURING | Phase.PAUSING | Phase.STARTING:
             return replace(s, failure=s.failure or failure), ()
-        case Phase.COPYING | Phase.SWITCHING:
+        case Phase.MIRRORING:
+            return disks.give_up(s, failure)
+        case Phase.COPYING | Phase.SETTLING | Phase.SWITCHING:
             return cancel(s, failure)
     return s, ()
 
@@ -264,9 +275,7 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
             if s.failure is not None:
                 return unwind(s)
-            if not s.live and not s.stopped:
-                return replace(s, phase=Phase.PAUSING), (Qmp(QmpOp.STOP),)
-            return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
+            return disks.mirror(s) if s.disks else send(s)
         case Phase.PAUSING, QmpOp.STOP:
             if s.failure is not None:
                 return unwind(s)
@@ -276,8 +285,8 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
             if s.failure is not None:
                 return cancel(s, s.failure)
             return s, (SetTimer(Timer.STALL, LOOK_S),)
-        case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
-            if ev.status in _LATE:
+        case ((Phase.COPYING | Phase.SETTLING | Phase.SWITCHING), QmpOp.PROGRESS):
+            if ev.status in _LATE and s.phase is not Phase.SETTLING:
                 return _status(s, ev.status)  # its event was lost with a monitor's hiccup
             return moved(replace(s, looking=False), ev.value)
         case Phase.CANCELLING, QmpOp.EXPLAIN:
@@ -289,7 +298,7 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
             return restore(replace(s, stopped=False))
         case Phase.RESTORING, QmpOp.RESTORE:
             return end(s)
-    return s, ()
+    return disks.done(s, ev)
 
 
 def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
@@ -306,7 +315,7 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
             return cancel(s, failure)
         case Phase.SWITCHING, QmpOp.CONTINUE:
             return cancel(s, failure)
-        case ((Phase.COPYING | Phase.SWITCHING), QmpOp.PROGRESS):
+        case ((Phase.COPYING | Phase.SETTLING | Phase.SWITCHING), QmpOp.PROGRESS):
             return replace(s, looking=False), ()
         case Phase.EXPLAINING, QmpOp.EXPLAIN:
             return unwind(explained(s, ""))
@@ -317,7 +326,7 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
             return s, (Show(View.STUCK), *effects)
         case Phase.RESTORING, QmpOp.RESTORE:
             return end(s)
-    return s, ()
+    return disks.failed(s, ev)
 
 
 _LATE: Final = (Status.PRE_SWITCHOVER, Status.COMPLETED, Status.FAILED, Status.CANCELLED)
@@ -329,16 +338,17 @@ def _status(s: Source, status: Status) -> Step:
         case Phase.STARTING, Status.PRE_SWITCHOVER if s.failure is not None:
             return cancel(s, s.failure)
         case ((Phase.STARTING | Phase.COPYING), Status.PRE_SWITCHOVER):
-            # (A small guest may be here before the reply to `migrate` is.) The guest stands
-            # from here to the end, so nothing may come between. (I11)
-            s = replace(s, phase=Phase.SWITCHING, idle=0)
-            return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, LOOK_S))
+            # (A small guest may be here before the reply to `migrate` is.)
+            return disks.settle(s) if s.disks else switch(s)
         case (
             (Phase.COPYING | Phase.SWITCHING | Phase.CANCELLING | Phase.STARTING),
             Status.COMPLETED,
         ):
             return performed(replace(s, stopped=True))
-        case ((Phase.COPYING | Phase.SWITCHING), (Status.FAILED | Status.CANCELLED)):
+        case (
+            (Phase.COPYING | Phase.SETTLING | Phase.SWITCHING),
+            (Status.FAILED | Status.CANCELLED),
+        ):
             return replace(s, phase=Phase.EXPLAINING), (
                 ClearTimer(Timer.STALL),
                 Qmp(QmpOp.EXPLAIN),
@@ -371,7 +381,9 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
 
 def _timer_fired(s: Source, timer: Timer) -> Step:
     match s.phase, timer:
-        case ((Phase.COPYING | Phase.SWITCHING), Timer.STALL):
+        case Phase.MIRRORING, Timer.STALL:
+            return disks.look(s)
+        case ((Phase.COPYING | Phase.SETTLING | Phase.SWITCHING), Timer.STALL):
             return look(s)
         case Phase.CANCELLING, Timer.CANCEL:
             # QEMU hangs. Who waits is told so; we ask on until it speaks or dies. (I10)

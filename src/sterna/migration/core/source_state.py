@@ -33,9 +33,11 @@ class Phase(Enum):
     BEGUN = "begin3"
     RECORDING = "recording"
     CONFIGURING = "configuring"
+    MIRRORING = "mirroring"
     PAUSING = "pausing"
     STARTING = "starting"
     COPYING = "perform3"
+    SETTLING = "settling"
     SWITCHING = "switching"
     CANCELLING = "cancelling"
     EXPLAINING = "explaining"
@@ -59,6 +61,7 @@ class Source:
         shall_run: it ran at the start, and nobody but the controller has paused it since.
         link: the controller's connection; None once it has ended.
         stopped: the CPUs stand, as far as QEMU said.
+        disks: they are copied, too, so QEMU waits for us at the switchover.
         gone: there is no QEMU any more; what it sent may run at the destination.
         patience: looks in a row without a byte moved that are too many.
         idle: how many there were.
@@ -79,6 +82,7 @@ class Source:
     aborts: tuple[int, ...] = ()
     failure: Failure | None = None
     stopped: bool = False
+    disks: bool = False
     gone: bool = False
     moved: int = -1
     patience: int = PATIENCE

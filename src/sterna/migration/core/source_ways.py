@@ -39,17 +39,37 @@ Step = tuple[Source, tuple[SourceEffect, ...]]
 def look(s: Source) -> Step:
     """A second has gone by. A peer that takes nothing, or a QEMU that hangs, ends it. (I12)"""
     if s.idle >= s.patience:
-        text = f"migration of domain '{s.guest}' stalled: no data has moved for {s.patience} s"
-        return cancel(s, Failure(FailureKind.FAILED, text))
+        return cancel(s, stalled(s))
     s, ask = replace(s, idle=s.idle + 1), not s.looking
     looks = (Qmp(QmpOp.PROGRESS),) if ask else ()
     return replace(s, looking=True), (*looks, SetTimer(Timer.STALL, LOOK_S))
+
+
+def stalled(s: Source) -> Failure:
+    text = f"migration of domain '{s.guest}' stalled: no data has moved for {s.patience} s"
+    return Failure(FailureKind.FAILED, text)
 
 
 def moved(s: Source, bytes_moved: int) -> Step:
     if bytes_moved > s.moved:
         return replace(s, moved=bytes_moved, idle=0), ()
     return s, ()
+
+
+def send(s: Source) -> Step:
+    """Now memory. One that is not live stops first, and no sooner."""
+    # QEMU counts anew from here.
+    s = replace(s, moved=-1, idle=0, looking=False)
+    if not s.live and not s.stopped:
+        return replace(s, phase=Phase.PAUSING), (Qmp(QmpOp.STOP),)
+    return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.MIGRATE),)
+
+
+def switch(s: Source) -> Step:
+    """QEMU waits for our word before it sends the rest. The guest stands from here to the end, so
+    nothing may come between. (I11)"""
+    s = replace(s, phase=Phase.SWITCHING, idle=0)
+    return s, (Qmp(QmpOp.CONTINUE), SetTimer(Timer.STALL, LOOK_S))
 
 
 def cancel(s: Source, failure: Failure) -> Step:

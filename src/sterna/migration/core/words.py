@@ -23,6 +23,8 @@ class QmpOp(Enum):
     """A piece of QMP work with one outcome; the driver knows the commands it takes."""
 
     CONFIGURE = "configure"  # source: save originals, set capabilities and parameters
+    MIRROR = "mirror"  # source: begin to copy the disks
+    SETTLE = "settle"  # source, guest stopped: end the copies where they are equal
     STOP = "stop"
     MIGRATE = "migrate"
     CONTINUE = "continue"
