@@ -266,3 +266,21 @@ def test_an_image_that_was_there_is_used_and_kept(
     assert case.there.exists()
     case.move("--suspend")
     case.check_equal()
+
+
+def test_one_that_came_with_its_disk_moves_on_with_it(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    case = copying(two_daemons, short_dir, tick_guest_xml)
+    serial_tap.wait_more_ticks()
+    case.move()
+    serial_tap.wait_more_ticks(10)
+    told = two_daemons.destination.said("dumpxml", GUEST, "--migratable")
+    third = case.here.with_name("third.img")
+    changed = told.replace(str(case.there), str(third))
+    xml = two_daemons.destination.file("back.xml", changed)
+    words = two_daemons.migrate(GUEST, "--copy-storage-all", "--xml", xml, back=True)
+    two_daemons.destination.virsh(*words, timeout_s=60).check()
+    serial_tap.wait_more_ticks(10).check_one_history()
+    assert third.exists()
+    assert case.there.exists()
