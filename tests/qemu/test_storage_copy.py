@@ -284,3 +284,23 @@ def test_one_that_came_with_its_disk_moves_on_with_it(
     serial_tap.wait_more_ticks(10).check_one_history()
     assert third.exists()
     assert case.there.exists()
+
+
+def test_an_abort_at_the_switchover_never_hangs(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    """A cancel that meets the pause as it begins hung QEMU 7.2, with its guest stopped."""
+    case = copying(two_daemons, short_dir, tick_guest_xml)
+    before = nodes(two_daemons.source)
+    source = two_daemons.source
+    serial_tap.wait_more_ticks()
+    for _ in range(5):
+        seen = source.log_text().count("next=perform3")
+        with source.start_virsh(*case.words("--suspend")) as controller:
+            wait_for(lambda seen=seen: source.log_text().count("next=perform3") > seen, "memory")
+            source.virsh("domjobabort", GUEST)
+            if controller.wait().code == 0:
+                return  # it was too late, and the guest has gone
+        check_stayed(two_daemons, serial_tap)
+        assert nodes(source) == before
+        assert not case.there.exists()
