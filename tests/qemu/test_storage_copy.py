@@ -121,11 +121,12 @@ def test_what_is_told_of_disks(
     with two_daemons.source.start_virsh(*words) as controller:
         wait_for(lambda: is_copying(two_daemons.source), "the disk on its way")
         told = two_daemons.source.job(GUEST)
-        assert told["File total"] == "32.000 MiB"
+        # What is written meanwhile counts, too.
+        assert float(told["File total"].removesuffix(" MiB")) >= DISK_BYTES / MIB
         assert float(told["File processed"].split()[0]) > 0
-        assert "memory" not in " ".join(told).lower() or told["Memory processed"] == "0.000 B"
         controller.wait().check()
-    told = two_daemons.destination.job(GUEST)
+    done = two_daemons.destination.said("domjobinfo", GUEST, "--completed")
+    assert "File remaining:   0.000 B" in done
     serial_tap.wait_more_ticks(10).check_one_history()
 
 
