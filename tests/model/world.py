@@ -422,8 +422,10 @@ def dest_qemu_runs(w: World) -> World:
 
 
 def disk_fails(w: World) -> World:
-    """A copy ends by itself; the guest does not notice."""
-    return w._replace(copy="failed", s_out=(*w.s_out, on.DiskFailed("no")))
+    """A copy ends by itself; the guest does not notice. Once it is being settled, that says so."""
+    settles = any(op is QmpOp.SETTLE for op, _ in w.s_cmd)
+    said = () if settles else (on.DiskFailed("no"),)
+    return w._replace(copy="failed", s_out=(*w.s_out, *said))
 
 
 def switchover(w: World) -> World:

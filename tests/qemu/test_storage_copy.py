@@ -122,11 +122,12 @@ def test_what_is_told_of_disks(
     with two_daemons.source.start_virsh(*words) as controller:
         wait_for(lambda: is_copying(two_daemons.source), "the disk on its way")
         told = two_daemons.source.job(GUEST)
-        assert told["File total"] == "32.000 MiB"
+        # What is written meanwhile counts, too.
+        assert float(told["File total"].removesuffix(" MiB")) >= DISK_BYTES / MIB
         assert float(told["File processed"].split()[0]) > 0
-        assert "memory" not in " ".join(told).lower() or told["Memory processed"] == "0.000 B"
         controller.wait().check()
-    told = two_daemons.destination.job(GUEST)
+    done = two_daemons.destination.said("domjobinfo", GUEST, "--completed")
+    assert "File remaining:   0.000 B" in done
     serial_tap.wait_more_ticks(10).check_one_history()
 
 
@@ -296,3 +297,41 @@ def test_disks_go_encrypted(
     assert not case.there.exists()
     case.move("--tls", "--tls-destination", "moves.test", "--suspend")
     case.check_equal()
+
+
+def test_one_that_came_with_its_disk_moves_on_with_it(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    case = copying(two_daemons, short_dir, tick_guest_xml)
+    serial_tap.wait_more_ticks()
+    case.move()
+    serial_tap.wait_more_ticks(10)
+    told = two_daemons.destination.said("dumpxml", GUEST, "--migratable")
+    third = case.here.with_name("third.img")
+    changed = told.replace(str(case.there), str(third))
+    xml = two_daemons.destination.file("back.xml", changed)
+    words = two_daemons.migrate(GUEST, "--copy-storage-all", "--xml", xml, back=True)
+    two_daemons.destination.virsh(*words, timeout_s=60).check()
+    serial_tap.wait_more_ticks(10).check_one_history()
+    assert third.exists()
+    assert case.there.exists()
+
+
+def test_an_abort_at_the_switchover_never_hangs(
+    two_daemons: TwoDaemons, serial_tap: SerialTap, tick_guest_xml: MakeGuest, short_dir: Path
+) -> None:
+    """A cancel that meets the pause as it begins hung QEMU 7.2, with its guest stopped."""
+    case = copying(two_daemons, short_dir, tick_guest_xml)
+    before = nodes(two_daemons.source)
+    source = two_daemons.source
+    serial_tap.wait_more_ticks()
+    for _ in range(5):
+        seen = source.log_text().count("next=perform3")
+        with source.start_virsh(*case.words("--suspend")) as controller:
+            wait_for(lambda seen=seen: source.log_text().count("next=perform3") > seen, "memory")
+            source.virsh("domjobabort", GUEST)
+            if controller.wait().code == 0:
+                return  # it was too late, and the guest has gone
+        check_stayed(two_daemons, serial_tap)
+        assert nodes(source) == before
+        assert not case.there.exists()

@@ -157,7 +157,11 @@ class Sending:
             disks_target=disks_target,
         )
         await outgoing.perform(link, request, way)
-        return format_cookie(await self._sent_cookie(guest, outgoing))
+        sent = await self._sent_cookie(guest, outgoing)
+        if copies:
+            # A libvirtd ends its NBD server only if it is reminded of it. (libvirt 9.0, observed)
+            sent = replace(sent, nbd=Nbd(cookie.nbd.disks if cookie.nbd is not None else ()))
+        return format_cookie(sent)
 
     async def confirm(
         self,
