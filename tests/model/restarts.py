@@ -131,7 +131,9 @@ def dest_restarts(w: World) -> World:
     if w.d_store is Record.ABORTED or w.qd.life != "up":
         life = "dead" if w.qd.life == "up" else w.qd.life
         return w._replace(dest=over, qd=w.qd._replace(life=life, cpus=False), d_cmd=())
-    state, effects = destination.recovered("g", persist=True, paused=w.permit == "paused")
+    state, effects = destination.recovered(
+        "g", persist=True, paused=w.permit == "paused", post=bool(w.qd.post)
+    )
     return run_dest(w._replace(dest=state), effects)
 
 

@@ -50,7 +50,7 @@ class Link(NamedTuple):
 class SourceQemu(NamedTuple):
     alive: bool = True
     cpus: bool = True
-    status: str = "none"  # none, active, pre, device, done, failed, cancelled
+    status: str = "none"  # none, active, pre, device, post, lost, done, failed, cancelled
     ran: bool = False
     """It ran when the migration stopped it, so QEMU starts it again if that fails."""
     hung: bool = False
@@ -61,6 +61,7 @@ class DestQemu(NamedTuple):
     incoming: bool = False
     loaded: bool = False
     cpus: bool = False
+    post: str = ""  # active, lost: it could run, and pages are missing
     hung: bool = False
     locked: bool = False
     """An image is held by somebody else."""
@@ -118,6 +119,8 @@ class World(NamedTuple):
     """The destination is Sterna."""
     waits: bool = False
     """The source's QEMU stops before the switchover until it is told to go on."""
+    postcopy: bool = False
+    """It may be switched to post-copy, and will be at any moment."""
     dies_after: int = 0
     """The daemon that runs the next step dies after so many of its effects; 0: it lives."""
     dead: str = ""
@@ -133,10 +136,19 @@ class World(NamedTuple):
         return self._replace(excuses=self.excuses | {why})
 
 
-def start(bounds: Bounds, *, live: bool = True, asks: bool = True, waits: bool = False) -> World:
+def start(
+    bounds: Bounds,
+    *,
+    live: bool = True,
+    asks: bool = True,
+    waits: bool = False,
+    postcopy: bool = False,
+) -> World:
     """Begin has been answered, Prepare is on its way."""
-    state, effects = source.begin("g", CS, live=live, running=True, patience=1)
-    world = World(state, None, bounds, asks=asks, waits=waits)
+    state, effects = source.begin(
+        "g", CS, live=live, running=True, patience=1, may_postcopy=postcopy
+    )
+    world = World(state, None, bounds, asks=asks, waits=waits, postcopy=postcopy)
     return run_source(world, effects)
 
 
@@ -156,7 +168,12 @@ def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
         match effect:
             case do.Answer(call=call):
                 w = answered(w, NAMES[call], True)
-                late = (source.Phase.PERFORMED, source.Phase.IN_DOUBT, source.Phase.STOPPING)
+                late = (
+                    source.Phase.PERFORMED,
+                    source.Phase.IN_DOUBT,
+                    source.Phase.SERVING,
+                    source.Phase.STOPPING,
+                )
                 if NAMES[call] == "abort" and w.source.phase in late:
                     w = w._replace(sin="I17: an abort is acknowledged and ignored")
                 if NAMES[call] in ("perform", "x-perform"):
@@ -205,7 +222,8 @@ def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
                 w = answered(w, NAMES[call], True)
             case do.Refuse(call=call):
                 w = answered(w, NAMES[call], False)
-                if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED:
+                broken = w.qd.hung or (w.dest is not None and w.dest.broken)
+                if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED and not broken:
                     w = w._replace(sin="L4: Finish fails although the guest is here")
             case do.Tell(decision=decision):
                 w = told(w, decision)
@@ -329,7 +347,7 @@ def source_qemu_runs(w: World) -> World:
     (op, awaited), rest = w.s_cmd[0], w.s_cmd[1:]
     w, q = w._replace(s_cmd=rest), w.qs
     said: list[on.SourceEvent] = []
-    refused = False
+    refused, value = False, 0
     status = STATUS.get(q.status)
     match op:
         case QmpOp.STOP if q.cpus:
@@ -347,6 +365,16 @@ def source_qemu_runs(w: World) -> World:
             q = q._replace(status="cancelled", cpus=q.cpus or back)
             said.append(on.StatusChanged(Status.CANCELLED))
             said += [on.CpusStarted()] if back else []
+        case QmpOp.CANCEL | QmpOp.WITHDRAW if q.status in ("post", "lost"):
+            w = _withdrawn(w, op)
+            q = q._replace(status="cancelled")
+            said.append(on.StatusChanged(Status.CANCELLED))
+        case QmpOp.RECOVER:
+            w, q, refused, value = _recovers(w, q)
+            if value:
+                said.append(on.StatusChanged(Status.POSTCOPY_ACTIVE))
+        case QmpOp.CONT if q.status in ("post", "lost"):
+            refused = True
         case QmpOp.CONT:
             if (
                 q.status == "done"
@@ -357,12 +385,39 @@ def source_qemu_runs(w: World) -> World:
             q = q._replace(cpus=True)
             said.append(on.CpusStarted())
     if awaited:
-        reply = on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op, status=status)
+        reply = (
+            on.QmpFailed(op, QmpWhy.REFUSED, "")
+            if refused
+            else on.QmpDone(op, value, status=status)
+        )
         said.append(reply)
     return w._replace(qs=q, s_out=(*w.s_out, *said))
 
 
+def _withdrawn(w: World, op: QmpOp) -> World:
+    """QEMU is told to let go of a post-copy: with pages missing at a guest that may run there?"""
+    if w.d_store is Record.COMMITTED:
+        return w._replace(sin="I23: post-copy is cancelled after the decision")
+    proven = Record.TAKEN_BACK in w.s_store or "store failed" in w.excuses
+    if op is QmpOp.WITHDRAW and not proven:
+        return w._replace(sin="L5: the source withdraws without a verdict")
+    return w
+
+
+def _recovers(w: World, q: SourceQemu) -> tuple[World, SourceQemu, bool, int]:
+    """The destination is asked for a place to send the missing pages to; does it want any?"""
+    if w.dest is None or w.qd.life != "up" or w.qd.loaded:
+        return w, q, False, 0
+    if w.qd.hung or w.dest.phase is not destination.Phase.RECEIVING or q.status != "lost":
+        return w, q, True, 0
+    said = (on.StatusChanged(Status.POSTCOPY_PAUSED), on.StatusChanged(Status.POSTCOPY_ACTIVE))
+    w = w._replace(qd=w.qd._replace(post="active"), d_out=(*w.d_out, *said))
+    return w, q._replace(status="post"), False, 1
+
+
 STATUS = {
+    "post": Status.POSTCOPY_ACTIVE,
+    "lost": Status.POSTCOPY_PAUSED,
     "active": Status.ACTIVE,
     "pre": Status.PRE_SWITCHOVER,
     "device": Status.DEVICE,
@@ -391,7 +446,9 @@ def dest_qemu_runs(w: World) -> World:
                 q = q._replace(cpus=True)
                 said.append(on.CpusStarted())
     if awaited:
-        said.append(on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op))
+        lacking = "done" if q.loaded else {"active": "post"}.get(q.post, q.post)
+        done = on.QmpDone(op, status=STATUS.get(lacking))
+        said.append(on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else done)
     return w._replace(qd=q, d_out=(*w.d_out, *said))
 
 
@@ -402,6 +459,26 @@ def switchover(w: World) -> World:
     status = "pre" if w.waits else "device"
     q = w.qs._replace(status=status, ran=w.qs.cpus, cpus=False)
     return w._replace(qs=q, s_out=(*w.s_out, *said))
+
+
+def enters_postcopy(w: World) -> World:
+    """Somebody had it started: the CPUs stop, the destination gets all but memory. QEMU 7.2 does
+    not start the guest again by itself from here on."""
+    stopped: tuple[on.SourceEvent, ...] = (on.CpusStopped(),) if w.qs.cpus else ()
+    q = w.qs._replace(status="post", cpus=False)
+    said = (*stopped, on.StatusChanged(Status.POSTCOPY_ACTIVE))
+    return w._replace(qs=q, s_out=(*w.s_out, *said))
+
+
+def postcopy_breaks(w: World) -> World:
+    """Each side that is up keeps what it has, and waits."""
+    if w.qs.alive and w.qs.status == "post":
+        said = (*w.s_out, on.StatusChanged(Status.POSTCOPY_PAUSED))
+        w = w._replace(qs=w.qs._replace(status="lost"), s_out=said)
+    if w.qd.life == "up" and w.qd.post == "active" and not w.qd.loaded:
+        told = (*w.d_out, on.StatusChanged(Status.POSTCOPY_PAUSED))
+        w = w._replace(qd=w.qd._replace(post="lost"), d_out=told)
+    return w
 
 
 def data_fails(w: World) -> World:

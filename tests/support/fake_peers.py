@@ -39,5 +39,9 @@ class FakePeers:
         places = (self.place,) if self.place else ()
         return await holder.custody.release(replace(claim, host=claimer, places=places), "claimer")
 
+    async def resume(self, question: Question) -> tuple[str, int] | None:
+        """See `Peers`: nobody is there."""
+        raise NoAnswer("nobody")
+
     async def own_place(self) -> str | None:
         return self.place

@@ -92,7 +92,7 @@ class Doubtful(SourceDriver):
     def entered(self, phase: Enum) -> None:
         if phase is source.Phase.IN_DOUBT:
             self.doubt = Doubt(time.time_ns() // 1_000_000)
-        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
+        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT, source.Phase.SERVING):
             self.rest()
         if phase is source.Phase.ENDED:
             self.close()

@@ -25,7 +25,7 @@ _EXCLUSIVE: Final = ((F.TUNNELLED, F.PARALLEL), (F.NON_SHARED_DISK, F.NON_SHARED
 _NOT_SERVED: Final = (
     (F.PEER2PEER, "peer-to-peer migration"),
     (F.OFFLINE, "offline migration"),
-    (F.POSTCOPY, "post-copy migration"),
+    (F.POSTCOPY_RESUME, "resuming a failed post-copy migration by hand"),
     (COPIES_STORAGE | F.NON_SHARED_SYNCHRONOUS_WRITES, "migration with non-shared storage"),
     (F.TLS, "encrypted migration"),
     (F.PARALLEL, "parallel migration"),

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from sterna.config import DomainDef, parse_domain
 from sterna.config.clone import clone
-from sterna.errors import Code, SternaError
+from sterna.errors import Code, OperationInvalid, SternaError
 from sterna.guest.actor import Guest
 from sterna.guest.definitions import completed
 from sterna.guest.incoming import announce_incoming, launch_incoming, take_over
@@ -23,12 +23,14 @@ from sterna.guest.states import (
     Defined,
     Lifecycle,
     PausedReason,
+    Resumed,
     RunningReason,
     ShutDown,
+    State,
     Suspended,
 )
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp, story
+from sterna.migration import postcopy, qmp, story
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
 from sterna.migration.core import effects as do
@@ -58,6 +60,11 @@ _UNDECIDED: Final = {
     destination.Phase.LISTENING,
     destination.Phase.PREPARED,
     destination.Phase.FINISHING,
+}
+_AT_REST: Final = {
+    destination.Phase.ENDED,
+    destination.Phase.FAILED,
+    destination.Phase.RECEIVING,
 }
 _ENDINGS: Final = {
     do.StopReason.FAILED: FAILED,
@@ -141,10 +148,18 @@ class Incoming(DestinationDriver):
 
     def go_on(self) -> None:
         """Do what the decision says (L2)."""
-        self._attend(self.guest.live_or_refuse())
+        running = self.guest.live_or_refuse()
+        self._attend(running)
         data = self.job.data
-        paused = data.get("paused", False)
-        self.begin(*destination.recovered(self.guest.name, persist=data["persist"], paused=paused))
+        # In post-copy it may have run here before, and been paused by somebody since.
+        paused_here = not running.incoming and self.guest.state is State.PAUSED
+        begun = destination.recovered(
+            self.guest.name,
+            persist=data["persist"],
+            paused=data.get("paused", False) or paused_here,
+            post=data.get("post", False),
+        )
+        self.begin(*begun)
 
     async def prepare(self, link: ClientLink) -> None:
         """Launch and listen. Raises: SternaError, why not; nothing is left then."""
@@ -172,6 +187,26 @@ class Incoming(DestinationDriver):
         call, answer = self.new_question()
         self.post(on.Asked(call))
         return await answer
+
+    async def listen_again(self, listening: Listening) -> int:
+        """Listen for the rest of a post-copy whose connection is lost.
+
+        Returns the port; 0 if no page is missing. Raises: OperationInvalid (55): not yet; QmpError,
+        and the monitor's.
+        """
+        phase = self.state.phase
+        if phase in (destination.Phase.COMMITTING, destination.Phase.STARTING):
+            raise OperationInvalid(f"domain '{self.guest.name}' is being started")
+        if phase is not destination.Phase.RECEIVING:
+            listening.release_port()
+            return 0
+        port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
+        if listening.uri.endswith(f":{port}"):
+            self.listening.release_port()
+            self.listening = listening
+        else:
+            listening.release_port()
+        return port
 
     def learn(self, cookie: Cookie) -> None:
         """What the source says with its Finish cookie."""
@@ -204,6 +239,10 @@ class Incoming(DestinationDriver):
             status = _STATUSES.get(event.data.get("status", ""))
             if status is not None:
                 self.job.progress()
+                if status is Status.POSTCOPY_ACTIVE and not self.job.data.get("post"):
+                    # Writes keep their order, so this is on disk before the decision. (I13)
+                    self.job.data["post"] = True
+                    self.guest.post_status()
                 self.post(on.StatusChanged(status))
 
     def _stopped(self, ending: Ending) -> None:
@@ -231,7 +270,7 @@ class Incoming(DestinationDriver):
 
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
-        if phase in (destination.Phase.ENDED, destination.Phase.FAILED):
+        if phase in _AT_REST:
             self.rest()
         if phase is destination.Phase.ENDED:
             self.close()
@@ -291,7 +330,17 @@ class Incoming(DestinationDriver):
         if view is do.View.INCOMING:
             announce_incoming(guest, running)
             return
-        take_over(guest, running)
+        if running.incoming:
+            take_over(guest, running)
+        if view is do.View.POSTCOPY_FAILED:
+            guest.set_running(RunningReason.POSTCOPY_FAILED, Resumed.POSTCOPY_FAILED)
+            return
+        if view is do.View.POSTCOPY:
+            if guest.reason is not RunningReason.POSTCOPY:
+                guest.set_running(RunningReason.POSTCOPY, Resumed.POSTCOPY)
+            return
+        if view is do.View.RUNNING and self.job.data.get("post"):
+            guest.set_running(RunningReason.MIGRATED, Resumed.MIGRATED)
         # What is left of the job is ours: whoever asks for its result need not wait for that.
         guest.jobs.completed = self.final_stats()
         if view is do.View.PAUSED:
@@ -414,11 +463,17 @@ class Incoming(DestinationDriver):
                 await self._listen()
             case QmpOp.READY:
                 devices = self.definition.devices
+                await postcopy.wait_loaded(qemu)
                 await qmp.check_ready(qemu, has_disks=bool(devices.disks))
             case QmpOp.ALIVE:
                 await qemu.execute("query-status", timeout_s=MONITOR_S)
+            case QmpOp.PROGRESS:
+                reply = await qmp.query(qemu)
+                return on.QmpDone(op, status=_STATUSES.get(reply.get("status", "")))
             case QmpOp.CONT:
-                await self.guest.resume_cpus(RunningReason.MIGRATED)
+                post = self.state.post
+                why = RunningReason.POSTCOPY if post else RunningReason.MIGRATED
+                await self.guest.resume_cpus(why)
             case QmpOp.RESTORE:
                 have = self.capabilities or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())

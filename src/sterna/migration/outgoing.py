@@ -18,9 +18,9 @@ from sterna.guest.jobstats import JobOperation, JobStats, JobType
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
-from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
+from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State, Suspended
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, qmp, transports, uri
+from sterna.migration import asking, postcopy, qmp, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
@@ -31,7 +31,7 @@ from sterna.migration.doubtful import Doubtful
 from sterna.migration.driver import outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import MIB, Request
-from sterna.migration.peers import Peers, Question
+from sterna.migration.peers import NoAnswer, Peers, Question
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -56,6 +56,8 @@ _SENT: Final = {
     source.Phase.PERFORMED,
     source.Phase.IN_DOUBT,
     source.Phase.HANDING_OVER,
+    source.Phase.SERVING,
+    source.Phase.WITHDRAWING,
     source.Phase.STOPPING,
 }
 
@@ -159,7 +161,12 @@ class Outgoing(Doubtful):
         number = self.number_of(link)
         self._remember(shall_run=running)
         first = source.begin(
-            self.guest.name, number, live=live, running=running, patience=round(self._silence_s)
+            self.guest.name,
+            number,
+            live=live,
+            running=running,
+            patience=round(self._silence_s),
+            may_postcopy=MigrateFlag.POSTCOPY in self.request.flags,
         )
         self.begin(*first)
 
@@ -176,6 +183,12 @@ class Outgoing(Doubtful):
                 # On disk with `performing`, so before there can be a doubt. (I13)
                 self._remember(question=asking.to_record(way.question, way.hostname))
         self.post(on.PerformCalled(call, number, asks=self.question is not None))
+        await answer
+
+    async def start_postcopy(self) -> None:
+        """Let the guest run at the destination from now on. Raises: OperationInvalid (55), ..."""
+        call, answer = self.new_call()
+        self.post(on.PostcopyCalled(call))
         await answer
 
     def drop(self, link: ClientLink) -> None:
@@ -310,6 +323,10 @@ class Outgoing(Doubtful):
 
     def _show(self, view: do.View) -> None:
         log.warning("migration.shown mig=%s guest=%s view=%s", self.id, self.guest.name, view.value)
+        if view is do.View.POSTCOPY:
+            self.guest.set_paused(PausedReason.POSTCOPY, Suspended.POSTCOPY)
+        elif view is do.View.POSTCOPY_FAILED:
+            self.guest.set_paused(PausedReason.POSTCOPY_FAILED, Suspended.POSTCOPY_FAILED)
         self.guest.post_status()
 
     def _end_job(self, *, succeeded: bool) -> None:
@@ -360,6 +377,15 @@ class Outgoing(Doubtful):
             case QmpOp.CONTINUE:
                 state = {"state": "pre-switchover"}
                 await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
+            case QmpOp.START_POSTCOPY:
+                await postcopy.start(qemu)
+            case QmpOp.RECOVER:
+                return on.QmpDone(op, int(await self._recover()))
+            case QmpOp.WITHDRAW:
+                await postcopy.withdraw(qemu)
+            case QmpOp.CANCEL if self.state.postcopy:
+                # It may be in post-copy by now, and paused: there a plain cancel hangs.
+                await postcopy.withdraw(qemu)
             case QmpOp.CANCEL:
                 await qemu.execute("migrate_cancel", timeout_s=MONITOR_S)
             case QmpOp.PROGRESS | QmpOp.EXPLAIN:
@@ -411,6 +437,24 @@ class Outgoing(Doubtful):
         where = {"detach": True, "uri": f"fd:{FD_NAME}"}
         await qemu.execute("migrate", where, timeout_s=MONITOR_S)
         self._drop_socket()  # QEMU has its own copy
+
+    async def _recover(self) -> bool:
+        """Give a post-copy a new connection; False if the destination misses no page any more.
+
+        Raises: OSError if nobody is there; QmpError, and the monitor's.
+        """
+        if self.question is None:
+            raise OSError("the destination cannot be asked for a new connection")
+        try:
+            there = await self._peers.resume(self.question)
+        except NoAnswer as exc:
+            raise OSError(str(exc)) from exc
+        if there is None:
+            return False
+        where = uri.Endpoint("tcp", there[0], there[1])
+        with await transports.connect(where, silence_s=self._silence_s) as sock:
+            await postcopy.resume(self.running.qemu, sock)
+        return True
 
     def _drop_socket(self) -> None:
         if self._socket is not None:

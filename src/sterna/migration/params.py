@@ -52,6 +52,7 @@ _TUNING: Final = {
     "compression.xbzrle.cache": ("xbzrle-cache-size", True),
     "auto_converge.initial": ("cpu-throttle-initial", False),
     "auto_converge.increment": ("cpu-throttle-increment", False),
+    "bandwidth.postcopy": ("max-postcopy-bandwidth", True),
 }
 
 
@@ -86,7 +87,8 @@ class Request:
     def capabilities(self) -> frozenset[str]:
         """QEMU's migration capabilities that flags and compression ask for on both sides."""
         names = {"xbzrle": "xbzrle", "mt": "compress"}
-        return frozenset(names[method] for method in self.compression)
+        postcopy = {"postcopy-ram"} if MigrateFlag.POSTCOPY in self.flags else set()
+        return frozenset(names[method] for method in self.compression) | postcopy
 
     def qemu_parameters(self, *, destination: bool) -> dict[str, int]:
         """What `migrate-set-parameters` is given beside the bandwidth."""
@@ -196,5 +198,6 @@ def _tuning(
         converges = MigrateFlag.AUTO_CONVERGE in flags or not at_source
         if name.startswith("auto_converge.") and not converges:
             raise InvalidArg("Turn auto convergence on to tune it")
-        found[qemu_name] = (values[name], both)
+        scale = MIB if name == "bandwidth.postcopy" else 1
+        found[qemu_name] = (values[name] * scale, both)
     return found

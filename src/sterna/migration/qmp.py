@@ -37,6 +37,7 @@ _RESTORED: Final = (
     "tls-creds",
     "tls-hostname",
     "max-bandwidth",
+    "max-postcopy-bandwidth",
     "downtime-limit",
     "xbzrle-cache-size",
 )

@@ -170,6 +170,21 @@ class Receiving:
         log.info("migration.told mig=%s guest=%s verdict=%s", id, guest_uuid, verdict)
         return Decided(verdict, self._custody.owners.epoch(guest_uuid), self._host.name)
 
+    async def resume(self, id: str, guest_uuid: uuid.UUID) -> int:
+        """Listen for the rest of a guest in post-copy, whose source has lost the connection.
+
+        Returns the port; 0 if no page is missing here. Idempotent.
+
+        Raises: OperationInvalid (55): another guest's, or not yet; QmpError, and the monitor's.
+        """
+        incoming = self._incoming_of(id)
+        if incoming is None:
+            return 0
+        if incoming.guest.uuid != guest_uuid:
+            raise OperationInvalid(f"migration {id} is not one of domain {guest_uuid}")
+        plan = self._plan(Request(MigrateFlag(0), listen_address=incoming.request.listen_address))
+        return await incoming.listen_again(Listening(plan.listen, lambda: self._release(plan.port)))
+
     def _incoming_ended(self, incoming: Incoming) -> None:
         if self._incoming.get(incoming.guest.name) is incoming:
             del self._incoming[incoming.guest.name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from sterna.migration.core import destination_postcopy as postcopy
 from sterna.migration.core import events as on
 from sterna.migration.core.destination_state import (
     FINISH_S,
@@ -29,9 +30,8 @@ from sterna.migration.core.destination_ways import (
     committed,
     crashed,
     dead,
-    kept,
+    here,
     kill,
-    runs,
     when_ready,
 )
 from sterna.migration.core.effects import (
@@ -73,12 +73,13 @@ def begin(guest: str, call: int, link: int, *, persist: bool) -> Step:
     return state, (Watch(link), Launch())
 
 
-def recovered(guest: str, *, persist: bool, paused: bool) -> Step:
+def recovered(guest: str, *, persist: bool, paused: bool, post: bool = False) -> Step:
     """The daemon that committed it died before the guest was known to be here: go on from there.
 
     The decision stands (L4), whoever asked for it, and nobody else will let the guest run (L2).
     """
     s = Destination(guest, Phase.COMMITTING, None, persist, paused=paused, ready=True, shown=True)
+    s = replace(s, post=post)
     return _stored(s, Record.COMMITTED)
 
 
@@ -101,14 +102,14 @@ def step(s: Destination, ev: on.DestinationEvent) -> Step:
             return replace(s, phase=Phase.LISTENING), (Qmp(QmpOp.LISTEN),)
         case on.LaunchFailed():
             return _launch_failed(s, ev)
-        case on.QmpDone(op=op):
-            return _qmp_done(s, op)
+        case on.QmpDone():
+            return _qmp_done(s, ev)
         case on.QmpFailed():
             return _qmp_failed(s, ev)
         case on.StatusChanged(status=status):
             return _status(s, status)
         case on.CpusStarted() if s.phase is Phase.STARTING:
-            return runs(s)
+            return here(s, View.RUNNING)
         case on.QemuGone():
             return _gone(s, ev)
         case on.Defined() if s.phase is Phase.KEEPING:
@@ -138,7 +139,9 @@ def _finish_called(s: Destination, ev: on.FinishCalled) -> Step:
             )
             s, effects = when_ready(s)
             return s, (Watch(ev.link), SetTimer(Timer.FINISH, FINISH_S), *effects)
-        case Phase.FINISHING | Phase.COMMITTING | Phase.STARTING | Phase.KEEPING:
+        case Phase.RECEIVING if s.broken:
+            return s, (Refuse(ev.call, postcopy.broken(s)),)
+        case Phase.FINISHING | Phase.COMMITTING | Phase.STARTING | Phase.RECEIVING | Phase.KEEPING:
             # Asking for the same thing again, over whatever connection, gets the same answer. A
             # refusal would make that caller tell the source to resume.
             return replace(s, others=(*s.others, ev.call)), ()
@@ -240,8 +243,8 @@ def _launch_failed(s: Destination, ev: on.LaunchFailed) -> Step:
     return s, ()
 
 
-def _qmp_done(s: Destination, op: QmpOp) -> Step:
-    match s.phase, op:
+def _qmp_done(s: Destination, ev: on.QmpDone) -> Step:
+    match s.phase, ev.op:
         case Phase.LISTENING, QmpOp.LISTEN:
             s = replace(s, phase=Phase.PREPARED, shown=True)
             call, s = s.prepare, replace(s, prepare=None)
@@ -253,9 +256,11 @@ def _qmp_done(s: Destination, op: QmpOp) -> Step:
             # Either answer came just now, with Finish here: QEMU is alive and the guest complete.
             return replace(s, ready=True), (CheckCaller(s.finish_link),)
         case Phase.STARTING, QmpOp.CONT:
-            return runs(s)
+            return here(s, View.RUNNING)
         case Phase.RESTORING, QmpOp.RESTORE:
             return replace(s, phase=Phase.ENDED), (EndJob(True),)
+        case Phase.RECEIVING, QmpOp.PROGRESS:
+            return postcopy.looked(s, ev.status)
     return s, ()
 
 
@@ -273,13 +278,17 @@ def _qmp_failed(s: Destination, ev: on.QmpFailed) -> Step:
             # controller would make it tell the source to resume. (L4)
             if ev.why is QmpWhy.REFUSED and s.tries < TRIES_MAX:
                 return replace(s, tries=s.tries + 1), (SetTimer(Timer.RETRY, RETRY_S),)
-            return kept(s, View.HELD)
+            return here(s, View.HELD)
         case Phase.RESTORING, QmpOp.RESTORE:
             return replace(s, phase=Phase.ENDED), (EndJob(True),)
+        case Phase.RECEIVING, QmpOp.PROGRESS if ev.why is not QmpWhy.GONE:
+            return postcopy.mute(s)
     return s, ()
 
 
 def _status(s: Destination, status: Status) -> Step:
+    if status in postcopy.STATUSES or (s.post and status is Status.COMPLETED):
+        return postcopy.status(s, status)
     if status is Status.COMPLETED and s.phase in (Phase.PREPARED, Phase.FINISHING):
         # Asked now, while Perform's answer and Finish are still on their way.
         return s, (Qmp(QmpOp.READY),)
@@ -294,7 +303,7 @@ def _gone(s: Destination, ev: on.QemuGone) -> Step:
     if s.phase in UNDECIDED:
         return abort(s, Failure(FailureKind.FAILED, ev.why, ev.code), s.reason)
     match s.phase:
-        case Phase.STARTING | Phase.KEEPING | Phase.RESTORING:
+        case Phase.STARTING | Phase.RECEIVING | Phase.KEEPING | Phase.RESTORING:
             return crashed(s)
         case Phase.KILLING:
             return dead(s)
@@ -314,4 +323,6 @@ def _timer_fired(s: Destination, timer: Timer) -> Step:
             return s, told
         case Phase.STARTING, Timer.RETRY:
             return s, (Qmp(QmpOp.CONT),)
+        case Phase.RECEIVING, Timer.STALL if not s.broken:
+            return s, (Qmp(QmpOp.PROGRESS),)
     return s, ()

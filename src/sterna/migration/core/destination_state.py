@@ -10,6 +10,7 @@ from sterna.migration.core.effects import (
     Refuse,
     StopReason,
     Tell,
+    View,
 )
 from sterna.migration.core.records import (
     Record,
@@ -27,6 +28,8 @@ STORE_S: Final = 1.0
 """How long a kill waits for the `aborted` record. No record means aborted anyway (L4)."""
 KILL_S: Final = 10.0
 """How long callers wait for a process that the kernel does not let die."""
+LOOK_S: Final = 5.0
+"""How often it is looked whether a guest in post-copy has all of its memory."""
 RETRY_S: Final = 0.2
 TRIES_MAX: Final = 50
 
@@ -38,6 +41,7 @@ class Phase(Enum):
     FINISHING = "finish3"
     COMMITTING = "committing"
     STARTING = "starting"
+    RECEIVING = "postcopy"
     KEEPING = "keeping"
     RESTORING = "restoring"
     ABORTING = "aborting"
@@ -61,6 +65,9 @@ class Destination:
         unready: why it could not.
         gone: there is no QEMU (any more).
         persist: a definition shall be written.
+        post: it may run before all of its memory is here; the rest follows.
+        broken: the connection for that rest is lost.
+        view: how it shall be shown once all of it is here.
     """
 
     guest: str
@@ -77,6 +84,9 @@ class Destination:
     ready: bool = False
     unready: Failure | None = None
     committed: bool = False
+    post: bool = False
+    broken: bool = False
+    view: View = View.RUNNING
     gone: bool = False
     shown: bool = False
     """Listeners were told that it started."""

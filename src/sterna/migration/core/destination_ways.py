@@ -42,7 +42,7 @@ def committed(s: Destination) -> Step:
     if s.gone:
         return crashed(s)
     if s.paused:
-        return kept(s, View.PAUSED)
+        return here(s, View.PAUSED)
     return replace(s, phase=Phase.STARTING), (Qmp(QmpOp.CONT),)
 
 
@@ -88,8 +88,14 @@ def dead(s: Destination) -> Step:
     return s, (ClearTimer(Timer.KILL), *watch, EndJob(False), *refused)
 
 
-def runs(s: Destination) -> Step:
-    return kept(s, View.RUNNING)
+def here(s: Destination, view: View) -> Step:
+    """The guest is here for good. In post-copy its memory is not yet: Finish waits for that."""
+    if not s.post:
+        return kept(s, view)
+    s = replace(s, phase=Phase.RECEIVING, view=view)
+    shown = View.POSTCOPY if view is View.RUNNING else view
+    # QEMU may have completed, or lost its source, while nobody listened.
+    return s, (ClearTimer(Timer.RETRY), Unwatch(), Show(shown), Qmp(QmpOp.PROGRESS))
 
 
 def kept(s: Destination, view: View) -> Step:
@@ -112,4 +118,5 @@ def crashed(s: Destination) -> Step:
     """The guest was ours and died like any other. The source must not hear that as a failure."""
     told = answers(s)
     s = replace(s, phase=Phase.ENDED, finish=None, others=())
-    return s, (ClearTimer(Timer.RETRY), Unwatch(), EndJob(False), *told)
+    clear = (ClearTimer(Timer.RETRY), ClearTimer(Timer.STALL))
+    return s, (*clear, Unwatch(), EndJob(False), *told)
