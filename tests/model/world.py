@@ -396,11 +396,9 @@ def source_qemu_runs(w: World) -> World:
 
 def _withdrawn(w: World, op: QmpOp) -> World:
     """QEMU is told to let go of a post-copy: with pages missing at a guest that may run there?"""
-    if w.d_store is Record.COMMITTED:
-        return w._replace(sin="I23: post-copy is cancelled after the decision")
     proven = Record.TAKEN_BACK in w.s_store or "store failed" in w.excuses
-    if op is QmpOp.WITHDRAW and not proven:
-        return w._replace(sin="L5: the source withdraws without a verdict")
+    if w.d_store is Record.COMMITTED or (op is QmpOp.WITHDRAW and not proven):
+        return w._replace(sin="I23: post-copy is withdrawn without or against a verdict")
     return w
 
 
@@ -462,8 +460,7 @@ def switchover(w: World) -> World:
 
 
 def enters_postcopy(w: World) -> World:
-    """Somebody had it started: the CPUs stop, the destination gets all but memory. QEMU 7.2 does
-    not start the guest again by itself from here on."""
+    """The CPUs stop; QEMU 7.2 does not start the guest again by itself from here on."""
     stopped: tuple[on.SourceEvent, ...] = (on.CpusStopped(),) if w.qs.cpus else ()
     q = w.qs._replace(status="post", cpus=False)
     said = (*stopped, on.StatusChanged(Status.POSTCOPY_ACTIVE))

@@ -33,7 +33,8 @@ def in_postcopy(hosts: TwoHosts) -> bool:
 def test_it_runs_there_while_its_memory_follows(hosts: TwoHosts, serial_tap: SerialTap) -> None:
     """One history, every page verified, and each side says what it does."""
     before_ns = time.monotonic_ns()
-    words = migrate_words(hosts.destination, *SLOWLY, *IN_POSTCOPY)
+    slowly = ("--postcopy-bandwidth", "2")
+    words = migrate_words(hosts.destination, *SLOWLY, *slowly)
     with hosts.source.start_virsh(*words) as controller:
         wait_for(lambda: is_copying(hosts.source), "memory on its way")
         hosts.source.said("migrate-postcopy", GUEST)
