@@ -35,7 +35,7 @@ def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:
         (F.OFFLINE | F.PERSIST_DEST | F.TUNNELLED | F.PEER2PEER, 55, "does not make sense"),
         (F.PEER2PEER, 84, "peer-to-peer migration is not supported"),
         (F.OFFLINE | F.PERSIST_DEST, 84, "offline migration is not supported"),
-        (F.POSTCOPY | F.LIVE, 84, "post-copy migration is not supported"),
+        (F.POSTCOPY | F.POSTCOPY_RESUME | F.LIVE, 84, "resuming a failed post-copy"),
         (F.NON_SHARED_DISK, 84, "non-shared storage is not supported"),
         (F.TLS, 84, "encrypted migration is not supported"),
         (F.PARALLEL, 84, "parallel migration is not supported"),
