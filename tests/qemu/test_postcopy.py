@@ -7,6 +7,7 @@ import time
 import pytest
 
 from qemu.moving import GUEST, LONG, check_moved, check_stayed, is_copying, migrate_words
+from support.clients import sterna
 from support.fixtures import MakeGuest, TwoHosts
 from support.processes import wait_for
 from support.serial import SerialTap
@@ -124,3 +125,10 @@ def test_both_daemons_die_in_postcopy(hosts: TwoHosts, serial_tap: SerialTap) ->
     wait_for(lambda: hosts.source.qemus() == [], "the source's end")
     wait_for(lambda: hosts.destination.state(GUEST) == "running (migrated)", "the end there")
     check_moved(hosts, serial_tap)
+
+
+def test_sterna_starts_it_after_one_pass(hosts: TwoHosts, serial_tap: SerialTap) -> None:
+    words = ("migrate", GUEST, hosts.destination.uri, "--postcopy", "--bandwidth", "4")
+    sterna(hosts.source.root, *words, timeout_s=90).check()
+    check_moved(hosts, serial_tap)
+    assert "POSTCOPY_ACTIVE" in hosts.source.log_text()

@@ -30,6 +30,7 @@ from sterna.rpc.msg_migration import (
     DomainMigrateFinish3ParamsArgs,
     DomainMigratePerform3ParamsArgs,
     DomainMigratePrepare3ParamsArgs,
+    DomainMigrateStartPostCopyArgs,
 )
 from sterna.rpc.typed_params import ParamType
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[Progress], None]
 PROGRESS_INTERVAL_S = 0.2
+SECOND_PASS = 2
 
 # What only the source is told (observed): the destination has no use for them.
 SOURCE_ONLY = MigrateFlag.CHANGE_PROTECTION | MigrateFlag.ABORT_ON_ERROR | MigrateFlag.AUTO_CONVERGE
@@ -60,6 +62,8 @@ class MigrateOptions:
         migrate_uri: where the memory goes (`tcp://host[:port]`); else the destination says.
         unsafe: skip the checks for disks that the other side may not see.
         auto_converge: slow the guest's CPUs down if it rewrites memory faster than it is sent.
+        postcopy: once its memory was sent through, let it run at the destination; what it has
+            rewritten since follows.
     """
 
     live: bool = True
@@ -72,6 +76,7 @@ class MigrateOptions:
     migrate_uri: str = ""
     unsafe: bool = False
     auto_converge: bool = False
+    postcopy: bool = False
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -83,6 +88,7 @@ class MigrateOptions:
             (self.paused, MigrateFlag.PAUSED),
             (self.unsafe, MigrateFlag.UNSAFE),
             (self.auto_converge, MigrateFlag.AUTO_CONVERGE),
+            (self.postcopy, MigrateFlag.POSTCOPY),
         ):
             if wanted:
                 chosen |= flag
@@ -150,6 +156,7 @@ class Migration:
         self._on_progress = on_progress
         self._flags = options.flags()
         self._aborted = False
+        self._postcopy_wanted = options.postcopy
         self._abort_wanted = asyncio.Event()
         self._last: dict[str, Any] = {}
         self._warnings: list[str] = []
@@ -254,8 +261,19 @@ class Migration:
             return  # Perform itself reports what is wrong.
         if reply.type:
             self._last = {param.field: param.value for param in reply.params}
+            progress = progress_from(self._last)
             if self._on_progress is not None:
-                self._on_progress(progress_from(self._last))
+                self._on_progress(progress)
+            if self._postcopy_wanted and progress.iteration >= SECOND_PASS:
+                await self._start_postcopy(dom)
+
+    async def _start_postcopy(self, dom: Dom) -> None:
+        self._postcopy_wanted = False
+        args = DomainMigrateStartPostCopyArgs(dom, 0)
+        try:
+            await self._source.call("DOMAIN_MIGRATE_START_POST_COPY", args)
+        except SternaError as error:
+            self._warnings.append(f"post-copy was not started: {error}")
 
     async def _finish(self, dom: Dom, cookie: bytes, params: list[TypedParam]) -> Any:
         args = DomainMigrateFinish3ParamsArgs(

@@ -60,6 +60,7 @@ def options_from(args: Any) -> dict[str, Any]:
         "migrate_uri": args.migrate_uri or "",
         "unsafe": args.unsafe,
         "auto_converge": args.auto_converge,
+        "postcopy": args.postcopy,
     }
 
 
@@ -167,6 +168,11 @@ MIGRATE = Command(
         Argument(
             ("--auto-converge",),
             "slow its CPUs down if it rewrites memory faster than it is sent",
+            {"action": "store_true"},
+        ),
+        Argument(
+            ("--postcopy",),
+            "after one pass let it run there; what it has rewritten since follows",
             {"action": "store_true"},
         ),
         Argument(
