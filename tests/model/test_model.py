@@ -71,7 +71,7 @@ def test_the_laws_hold_where_qemu_waits_before_the_switchover(
 POSTCOPY = {
     "all is well": Bounds(faults=0, aborts=1, pauses=1),
     "one fault of any kind": Bounds(faults=1, kinds=EVERYTHING),
-    "a dead controller, a lost link": Bounds(faults=2, kinds=frozenset({"die", "data"})),
+    "two faults of the network": Bounds(faults=2, kinds=frozenset({"die", "cut", "data"})),
     "the network and a machine": Bounds(faults=2, kinds=frozenset({"data", "crash"})),
 }
 
