@@ -285,3 +285,35 @@ DESTINATION_BUGS: dict[Plant, str | tuple[str, ...]] = {
     tells_aborted_before_it_is_stored: ("L1", "L4"),
     tells_committed_before_it_is_stored: "L4",
 }
+
+
+def ends_with_pages_missing_there(step: Step) -> Step:
+    def bug(s: source.Source, ev: Any) -> Any:
+        handing_over = s.phase is source.Phase.HANDING_OVER and isinstance(ev, on.Stored)
+        return step(replace(s, post=False) if handing_over else s, ev)
+
+    return bug
+
+
+def cancels_postcopy_when_its_controller_is_gone(step: Step) -> Step:
+    def bug(s: source.Source, ev: Any) -> Any:
+        if isinstance(ev, on.ConnectionClosed) and s.phase is source.Phase.PERFORMED and s.post:
+            return replace(s, phase=source.Phase.WITHDRAWING), (do.Qmp(QmpOp.WITHDRAW),)
+        return step(s, ev)
+
+    return bug
+
+
+def never_joins_a_lost_link_again(step: Step) -> Step:
+    def bug(s: source.Source, ev: Any) -> Any:
+        s, effects = step(s, ev)
+        return s, tuple(e for e in effects if e != do.Qmp(QmpOp.RECOVER))
+
+    return bug
+
+
+POSTCOPY_SOURCE_BUGS: dict[Plant, str] = {
+    ends_with_pages_missing_there: "I23",
+    cancels_postcopy_when_its_controller_is_gone: "I23",
+    never_joins_a_lost_link_again: "L2",
+}

@@ -24,6 +24,8 @@ def never_none(w: World, settled: bool) -> str | None:
     if w.qd.life == "dead" and w.d_store is Record.COMMITTED:
         return None  # it was the destination's, and died there like any guest's QEMU
     running = w.qs.cpus + w.qd.cpus
+    if w.qd.post and w.qd.life == "up":
+        return "L2: the guest waits for pages that nobody sends"
     if w.paused:
         return "I19: a user's pause is forgotten" if running else None
     return None if running else "L2: the guest runs nowhere"
@@ -75,6 +77,8 @@ def every_job_ends(w: World, settled: bool) -> str | None:
     hung = w.qs.hung or w.qd.hung
     if w.source.phase is not source.Phase.ENDED and not hung:
         return f"L7: the source's job stays, {w.source.phase.value}"
+    if w.qd.post and not w.qs.alive:
+        return None  # its pages died with the source's QEMU: a person ends what is left of it
     if w.dest is not None and w.dest.phase is not destination.Phase.ENDED and not hung:
         return f"L7: the destination's job stays, {w.dest.phase.value}"
     return None

@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from model.qemus import (
+    data_fails,
+    dest_qemu_ends,
+    dest_qemu_runs,
+    disk_fails,
+    enters_postcopy,
+    postcopy_breaks,
+    source_qemu_ends,
+    source_qemu_runs,
+    switchover,
+)
 from model.restarts import controller_exits, deaths_within_a_step, restarts, waits_on
 from model.world import (
     CD,
@@ -16,16 +27,9 @@ from model.world import (
     at_dest,
     at_source,
     client_hears,
-    data_fails,
     deliver,
-    dest_qemu_ends,
-    dest_qemu_runs,
-    disk_fails,
     link_of,
     question_arrives,
-    source_qemu_ends,
-    source_qemu_runs,
-    switchover,
 )
 from sterna.migration.core import destination
 from sterna.migration.core import events as on
@@ -114,6 +118,8 @@ def _source_side(w: World) -> Iterator[Move]:
         elif op == "kill":
             if Record.HANDED_OVER not in w.s_store and "store failed" not in w.excuses:
                 done = done._replace(sin="I13: the source's QEMU is killed before its record")
+            if w.qs.alive and w.qd.life == "up" and w.qd.post:
+                done = done._replace(sin="I23: the source's QEMU is killed with pages in it")
             if w.qs.alive:
                 yield "source QEMU is killed", source_qemu_ends(done)
             else:
@@ -191,6 +197,8 @@ def _unawaited(commands: tuple[tuple[QmpOp, bool], ...], i: int) -> tuple[tuple[
 
 def _data(w: World) -> Iterator[Move]:
     q = w.qs
+    if w.postcopy:
+        yield from _postcopy(w)
     if (not q.alive and not (w.tunnel and q.status == "done")) or q.hung:
         return
     listens = w.qd.life == "up" and w.qd.incoming
@@ -215,11 +223,47 @@ def _data(w: World) -> Iterator[Move]:
         yield "source QEMU finds the data connection broken", data_fails(w)
 
 
+def _postcopy(w: World) -> Iterator[Move]:
+    """Pages go while the guest runs, or may run, at the destination."""
+    qs, qd = w.qs, w.qd
+    sends = qs.alive and not qs.hung
+    up = qd.life == "up"
+    takes = up and qd.incoming and not qd.hung
+    if sends and qs.status == "active" and takes:
+        yield "source QEMU enters post-copy", enters_postcopy(w)
+    if sends and qs.status == "post" and takes and not qd.post and not qd.loaded:
+        said = (*w.d_out, on.StatusChanged(Status.POSTCOPY_ACTIVE))
+        devices = w._replace(qd=qd._replace(post="active"), d_out=said)
+        yield "destination QEMU has all but memory", devices
+    if sends and qs.status == "post" and takes and qd.post == "active":
+        said = (*w.d_out, on.StatusChanged(Status.COMPLETED))
+        loaded = w._replace(qd=qd._replace(post="", loaded=True), d_out=said)
+        yield "destination QEMU has every page", loaded
+    if sends and qs.status == "post" and qd.loaded:
+        told = (*w.s_out, on.StatusChanged(Status.COMPLETED))
+        yield (
+            "source QEMU has sent every page",
+            w._replace(qs=qs._replace(status="done"), s_out=told),
+        )
+    over = not qs.alive or qs.status in ("cancelled", "lost", "failed")
+    if (qs.status == "post" and not up and not qd.loaded) or (qd.post == "active" and up and over):
+        yield "QEMU finds the connection for pages broken", postcopy_breaks(w)
+
+
 def _exits(w: World) -> Iterator[Move]:
     """An incoming QEMU ends by itself when its stream breaks."""
-    broken = w.qs.status in ("failed", "cancelled") or (not w.qs.alive and w.qs.status != "none")
+    broken = w.qs.status in ("failed", "cancelled", "lost") or (
+        not w.qs.alive and w.qs.status != "none"
+    )
     broken = broken or (w.tunnel and w.cd.state != "open")
-    if w.qd.life == "up" and w.qd.incoming and not w.qd.loaded and broken and not w.qd.hung:
+    if (
+        w.qd.life == "up"
+        and w.qd.incoming
+        and not w.qd.loaded
+        and not w.qd.post
+        and broken
+        and not w.qd.hung
+    ):
         yield "destination QEMU exits: its stream broke", dest_qemu_ends(w)
 
 
@@ -344,6 +388,8 @@ def _qemu_faults(w: World, spent: World) -> Iterator[Move]:
         yield "!the data connection breaks", data_fails(spent)
     if "data" in kinds and qs.alive and w.copy in ("behind", "ready"):
         yield "!a disk's connection breaks", disk_fails(spent)
+    if "data" in kinds and qs.alive and qs.status == "post" and not qd.loaded:
+        yield "!the connection for pages breaks", postcopy_breaks(spent)
     if "lock" in kinds and qd.life == "up" and not qd.locked and not qd.cpus:
         yield "!an image is locked at the destination", spent._replace(qd=qd._replace(locked=True))
 

@@ -5,18 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from model.world import (
-    AT_SOURCE,
-    STATUS,
-    Link,
-    World,
-    at_source,
-    dest_qemu_runs,
-    link_of,
-    run_dest,
-    run_source,
-    source_qemu_runs,
-)
+from model.qemus import STATUS, dest_qemu_runs, source_qemu_runs
+from model.world import AT_SOURCE, Link, World, at_source, link_of, run_dest, run_source
 from sterna.migration.core import destination, source
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
@@ -133,7 +123,9 @@ def dest_restarts(w: World) -> World:
     if w.d_store is Record.ABORTED or w.qd.life != "up":
         life = "dead" if w.qd.life == "up" else w.qd.life
         return w._replace(dest=over, qd=w.qd._replace(life=life, cpus=False), d_cmd=())
-    state, effects = destination.recovered("g", persist=True, paused=w.permit == "paused")
+    state, effects = destination.recovered(
+        "g", persist=True, paused=w.permit == "paused", post=bool(w.qd.post)
+    )
     return run_dest(w._replace(dest=state), effects)
 
 

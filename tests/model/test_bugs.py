@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from model import laws, world
-from model.bugs import DESTINATION_BUGS, SOURCE_BUGS, Plant
+from model.bugs import DESTINATION_BUGS, POSTCOPY_SOURCE_BUGS, SOURCE_BUGS, Plant
 from model.explore import Broken, explore
 from model.moves import moves
 from model.world import Bounds
@@ -66,3 +66,20 @@ def test_autokill_armed_too_late_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(destination, "begin", bug)
     assert find_bug().startswith("L3")
+
+
+def find_postcopy_bug() -> str:
+    """Which law the explorer sees broken where the guest may run before its memory is there."""
+    kinds = frozenset({"die", "data"})
+    try:
+        explore(world.start(Bounds(faults=1, kinds=kinds), postcopy=True), moves, laws.bad)
+    except Broken as broken:
+        print(f"\n{broken}")
+        return broken.law
+    return "nothing"
+
+
+@pytest.mark.parametrize("plant", POSTCOPY_SOURCE_BUGS, ids=lambda plant: plant.__name__)
+def test_a_bug_in_postcopy_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "step", plant(source.step))
+    assert find_postcopy_bug().startswith(POSTCOPY_SOURCE_BUGS[plant])

@@ -96,6 +96,21 @@ def test_the_laws_hold_where_the_source_drives(name: str, tell: Tell) -> None:
     tell(name, explore(start, moves, laws.bad))
 
 
+POSTCOPY = {
+    "all is well": Bounds(faults=0, aborts=1, pauses=1),
+    "one fault of any kind": Bounds(faults=1, kinds=EVERYTHING),
+    "two faults of the network": Bounds(faults=2, kinds=frozenset({"die", "cut", "data"})),
+    "the network and a machine": Bounds(faults=2, kinds=frozenset({"data", "crash"})),
+}
+
+
+@pytest.mark.parametrize("name", POSTCOPY)
+def test_the_laws_hold_in_postcopy(name: str, tell: Tell) -> None:
+    """And I23: nobody kills the guest after `cont`, nobody throws its pages away."""
+    start = world.start(POSTCOPY[name], postcopy=True)
+    tell(f"post-copy, {name}", explore(start, moves, laws.bad))
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_the_laws_hold_on_random_ways(part: int, tell: Tell) -> None:
     """Far beyond what can be searched: eight faults, three calls of strangers, two aborts."""

@@ -17,7 +17,7 @@ from sterna.migration.core import destination, source
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
-from sterna.migration.core.words import Proof, QmpOp, QmpWhy, Status
+from sterna.migration.core.words import Proof, QmpOp
 
 CS, CD, X = 1, 2, 3
 """Connections: controller to source, controller to destination, the stranger to both."""
@@ -50,7 +50,7 @@ class Link(NamedTuple):
 class SourceQemu(NamedTuple):
     alive: bool = True
     cpus: bool = True
-    status: str = "none"  # none, active, pre, device, done, failed, cancelled
+    status: str = "none"  # none, active, pre, device, post, lost, done, failed, cancelled
     ran: bool = False
     """It ran when the migration stopped it, so QEMU starts it again if that fails."""
     hung: bool = False
@@ -61,6 +61,7 @@ class DestQemu(NamedTuple):
     incoming: bool = False
     loaded: bool = False
     cpus: bool = False
+    post: str = ""  # active, lost: it could run, and pages are missing
     hung: bool = False
     locked: bool = False
     """An image is held by somebody else."""
@@ -127,6 +128,8 @@ class World(NamedTuple):
     """Disks are copied, too."""
     copy: str = "none"
     """The disks' copies: none, behind, ready, equal (for good), or failed."""
+    postcopy: bool = False
+    """It may be switched to post-copy, and will be at any moment."""
     dies_after: int = 0
     """The daemon that runs the next step dies after so many of its effects; 0: it lives."""
     dead: str = ""
@@ -151,11 +154,14 @@ def start(
     disks: bool = False,
     p2p: bool = False,
     tunnel: bool = False,
+    postcopy: bool = False,
 ) -> World:
     """Begin has been answered, Prepare is on its way."""
-    state, effects = source.begin("g", CS, live=live, running=True, patience=1)
+    state, effects = source.begin(
+        "g", CS, live=live, running=True, patience=1, may_postcopy=postcopy
+    )
     world = World(state, None, bounds, asks=asks, waits=waits or disks, disks=disks)
-    world = world._replace(p2p=p2p or tunnel, tunnel=tunnel)
+    world = world._replace(p2p=p2p or tunnel, tunnel=tunnel, postcopy=postcopy)
     return run_source(world, effects)
 
 
@@ -175,7 +181,12 @@ def run_source(w: World, effects: tuple[do.SourceEffect, ...]) -> World:
         match effect:
             case do.Answer(call=call):
                 w = answered(w, NAMES[call], True)
-                late = (source.Phase.PERFORMED, source.Phase.IN_DOUBT, source.Phase.STOPPING)
+                late = (
+                    source.Phase.PERFORMED,
+                    source.Phase.IN_DOUBT,
+                    source.Phase.SERVING,
+                    source.Phase.STOPPING,
+                )
                 if NAMES[call] == "abort" and w.source.phase in late:
                     w = w._replace(sin="I17: an abort is acknowledged and ignored")
                 if NAMES[call] in ("perform", "x-perform"):
@@ -224,7 +235,8 @@ def run_dest(w: World, effects: tuple[do.DestinationEffect, ...]) -> World:
                 w = answered(w, NAMES[call], True)
             case do.Refuse(call=call):
                 w = answered(w, NAMES[call], False)
-                if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED:
+                broken = w.qd.hung or (w.dest is not None and w.dest.broken)
+                if NAMES[call] == "finish0" and w.d_store is Record.COMMITTED and not broken:
                     w = w._replace(sin="L4: Finish fails although the guest is here")
             case do.Tell(decision=decision):
                 w = told(w, decision)
@@ -338,121 +350,3 @@ def client_hears(w: World, ok: bool) -> World:
     if following != "end" and link_of(w, following).state == "open":
         w = w._replace(calls=(*w.calls, following))
     return w
-
-
-# -- QEMU ------------------------------------------------------------------------------------------
-
-
-def source_qemu_runs(w: World) -> World:
-    """The source's QEMU runs the first command it was sent."""
-    (op, awaited), rest = w.s_cmd[0], w.s_cmd[1:]
-    w, q = w._replace(s_cmd=rest), w.qs
-    said: list[on.SourceEvent] = []
-    refused = False
-    status = STATUS.get(q.status)
-    match op:
-        case QmpOp.STOP if q.cpus:
-            q = q._replace(cpus=False)
-            said.append(on.CpusStopped())
-        case QmpOp.MIGRATE:
-            if Record.PERFORMING not in w.s_store:
-                w = w._replace(sin="I13: `migrate` before its record")
-            q = q._replace(status="active")
-        case QmpOp.MIRROR:
-            w = w._replace(copy="behind")
-        case QmpOp.SETTLE:
-            refused = w.copy != "ready" or q.cpus
-            w = w if refused else w._replace(copy="equal")
-        case QmpOp.RESTORE if w.copy in ("behind", "ready", "failed"):
-            w = w._replace(copy="none")
-        case QmpOp.CONTINUE:
-            refused = q.status != "pre"
-            q = q if refused else q._replace(status="device")
-        case QmpOp.CANCEL if q.status in ("active", "pre", "device"):
-            back = q.ran and q.status != "active"
-            q = q._replace(status="cancelled", cpus=q.cpus or back)
-            said.append(on.StatusChanged(Status.CANCELLED))
-            said += [on.CpusStarted()] if back else []
-        case QmpOp.CONT:
-            if (
-                q.status == "done"
-                and Record.TAKEN_BACK not in w.s_store
-                and "store failed" not in w.excuses
-            ):
-                w = w._replace(sin="L5: the source runs again without a verdict")
-            q = q._replace(cpus=True)
-            said.append(on.CpusStarted())
-    if awaited:
-        reply = on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op, status=status)
-        said.append(reply)
-    return w._replace(qs=q, s_out=(*w.s_out, *said))
-
-
-STATUS = {
-    "active": Status.ACTIVE,
-    "pre": Status.PRE_SWITCHOVER,
-    "device": Status.DEVICE,
-    "done": Status.COMPLETED,
-    "failed": Status.FAILED,
-    "cancelled": Status.CANCELLED,
-}
-
-
-def dest_qemu_runs(w: World) -> World:
-    """The destination's QEMU runs the first command it was sent."""
-    (op, awaited), rest = w.d_cmd[0], w.d_cmd[1:]
-    w, q = w._replace(d_cmd=rest), w.qd
-    said: list[on.DestinationEvent] = []
-    refused = False
-    match op:
-        case QmpOp.LISTEN:
-            q = q._replace(incoming=True)
-        case QmpOp.READY:
-            refused = q.locked
-        case QmpOp.CONT:
-            if w.d_store is not Record.COMMITTED:
-                w = w._replace(sin="L4: `cont` before the decision is stored")
-            refused = q.locked
-            if not refused:
-                q = q._replace(cpus=True)
-                said.append(on.CpusStarted())
-    if awaited:
-        said.append(on.QmpFailed(op, QmpWhy.REFUSED, "") if refused else on.QmpDone(op))
-    return w._replace(qd=q, d_out=(*w.d_out, *said))
-
-
-def disk_fails(w: World) -> World:
-    """A copy ends by itself; the guest does not notice. Once it is being settled, that says so."""
-    settles = any(op is QmpOp.SETTLE for op, _ in w.s_cmd)
-    said = () if settles else (on.DiskFailed("no"),)
-    return w._replace(copy="failed", s_out=(*w.s_out, *said))
-
-
-def switchover(w: World) -> World:
-    """The source's QEMU has converged: it stops the CPUs, and sends the rest or waits."""
-    paused = (on.StatusChanged(Status.PRE_SWITCHOVER),) if w.waits else ()
-    said: tuple[on.SourceEvent, ...] = (on.CpusStopped(), *paused) if w.qs.cpus else paused
-    status = "pre" if w.waits else "device"
-    q = w.qs._replace(status=status, ran=w.qs.cpus, cpus=False)
-    return w._replace(qs=q, s_out=(*w.s_out, *said))
-
-
-def data_fails(w: World) -> World:
-    """The data connection breaks: the source's QEMU gives up and starts its guest again."""
-    q = w.qs
-    back = q.ran and q.status != "active"
-    said: list[on.SourceEvent] = [on.StatusChanged(Status.FAILED)]
-    said += [on.CpusStarted()] if back else []
-    q = q._replace(status="failed", cpus=q.cpus or back)
-    return w._replace(qs=q, s_out=(*w.s_out, *said))
-
-
-def source_qemu_ends(w: World) -> World:
-    q = w.qs._replace(alive=False, cpus=False)
-    q = q if q.status == "done" else q._replace(status="failed")
-    return w._replace(qs=q, s_cmd=(), s_out=(*w.s_out, on.QemuGone("died")))
-
-
-def dest_qemu_ends(w: World) -> World:
-    q = w.qd._replace(life="dead", cpus=False)
-    return w._replace(qd=q, d_cmd=(), d_out=(*w.d_out, on.QemuGone("died")))

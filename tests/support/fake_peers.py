@@ -44,5 +44,9 @@ class FakePeers:
     def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
         raise NotImplementedError(f"nobody drives anything to {uri} here")
 
+    async def resume(self, question: Question) -> tuple[str, int] | None:
+        """See `Peers`: nobody is there."""
+        raise NoAnswer("nobody")
+
     async def own_place(self) -> str | None:
         return self.place

@@ -45,6 +45,7 @@ class Driven(Moving):
         self._destination = destination
         self._uri = as_the_source_sees_it(destination, guest.host.uri)
         self._options = options
+        self._postcopy_wanted = options.postcopy
         self._flags = options.flags() | MigrateFlag.PEER2PEER
 
     async def run(self) -> MigrationResult:

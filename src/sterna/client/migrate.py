@@ -76,6 +76,8 @@ class MigrateOptions:
         copy_disks: targets of the disks that are copied; empty for all that are only here.
         synchronous_writes: a write of the guest ends when both sides have it, so that a copy
             catches up whatever the guest does.
+        postcopy: once its memory was sent through, let it run at the destination; what it has
+            rewritten since follows.
     """
 
     live: bool = True
@@ -103,6 +105,7 @@ class MigrateOptions:
     copy_storage: str = ""
     copy_disks: tuple[str, ...] = ()
     synchronous_writes: bool = False
+    postcopy: bool = False
 
     def flags(self) -> MigrateFlag:
         """The protocol's flags for these options."""
@@ -123,6 +126,7 @@ class MigrateOptions:
             (self.copy_storage == "all", MigrateFlag.NON_SHARED_DISK),
             (self.copy_storage == "inc", MigrateFlag.NON_SHARED_INC),
             (self.synchronous_writes, MigrateFlag.NON_SHARED_SYNCHRONOUS_WRITES),
+            (self.postcopy, MigrateFlag.POSTCOPY),
         ):
             if wanted:
                 chosen |= flag
@@ -209,6 +213,7 @@ class Migration(Moving):
         self._destination = destination
         self._options = options
         self._flags = options.flags()
+        self._postcopy_wanted = options.postcopy
 
     async def run(self) -> MigrationResult:
         """The five phases."""

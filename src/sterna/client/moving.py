@@ -13,6 +13,7 @@ from sterna.guest.states import State
 from sterna.rpc.enums import Feature, MigrateFlag
 from sterna.rpc.msg_common import Dom
 from sterna.rpc.msg_domain import DomainGetJobStatsArgs
+from sterna.rpc.msg_migration import DomainMigrateStartPostCopyArgs
 
 if TYPE_CHECKING:
     from sterna.client.api import Host
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[Progress], None]
 PROGRESS_INTERVAL_S: Final = 0.2
+SECOND_PASS: Final = 2
 
 
 class Moving:
@@ -34,6 +36,7 @@ class Moving:
         self._last: dict[str, Any] = {}
         self._warnings: list[str] = []
         self._flags = MigrateFlag(0)
+        self._postcopy_wanted = False
 
     def abort(self) -> None:
         """Asks for the migration's end; it then fails, or succeeds if it was too late."""
@@ -80,9 +83,20 @@ class Moving:
             return False  # whoever drives it is told what is wrong
         if reply.type:
             self._last = {param.field: param.value for param in reply.params}
+            progress = progress_from(self._last)
             if self._on_progress is not None:
-                self._on_progress(progress_from(self._last))
+                self._on_progress(progress)
+            if self._postcopy_wanted and progress.iteration >= SECOND_PASS:
+                await self._start_postcopy(dom)
         return bool(reply.type)
+
+    async def _start_postcopy(self, dom: Dom) -> None:
+        self._postcopy_wanted = False
+        args = DomainMigrateStartPostCopyArgs(dom, 0)
+        try:
+            await self._source.call("DOMAIN_MIGRATE_START_POST_COPY", args)
+        except SternaError as error:
+            self._warnings.append(f"post-copy was not started: {error}")
 
     async def _failed(self, phase: str, side: str, error: SternaError) -> MigrationFailed:
         try:

@@ -138,7 +138,7 @@ async def _reattach(
     if undecided:
         guest.kill_now(FAILED)
         return
-    if running.incoming:
+    if running.incoming or _in_postcopy(record):
         # Before anything writes its record anew: what is in the job is needed after the next
         # crash, too.
         guest.jobs.take_up(Operation.MIGRATION_IN, record["job"])
@@ -151,6 +151,13 @@ async def _reattach(
         return
     answered.result()
     log.info("guest.reattached guest=%s pid=%d state=%s", guest.name, ident.pid, guest.state.name)
+
+
+def _in_postcopy(record: Mapping[str, Any]) -> bool:
+    """It runs here, and its memory was not all here yet when the daemon died."""
+    job = record.get("job") or {}
+    arriving = job.get("operation") == Operation.MIGRATION_IN.value
+    return arriving and bool(job["data"].get("post"))
 
 
 def _report(guest: Guest, done: asyncio.Future[None]) -> None:

@@ -12,8 +12,8 @@ from sterna.guest.jobs import Call
 from sterna.guest.registry import Registry
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import qmp
-from sterna.migration.outgoing import bandwidth_bps
-from sterna.migration.params import BANDWIDTH_MIB_MAX
+from sterna.migration.params import BANDWIDTH_MIB_MAX, MIB
+from sterna.migration.qmp import bandwidth_bps
 
 
 class Controls:
@@ -38,6 +38,16 @@ class Controls:
         self.keep_speed(guest, mib)
         if self._is_outgoing(guest):
             await self._set_parameter(guest, "max-bandwidth", bandwidth_bps(mib))
+
+    async def set_max_postcopy_speed(self, guest: Guest, mib: int) -> None:
+        """Limit post-copy of the guest that moves now. MiB/s; 0 is no limit. Raises: Overflow."""
+        if mib > BANDWIDTH_MIB_MAX:
+            raise Overflow(f"bandwidth must be less than {BANDWIDTH_MIB_MAX + 1}")
+        await self._set_parameter(guest, "max-postcopy-bandwidth", mib * MIB)
+
+    async def max_postcopy_speed(self, guest: Guest) -> int:
+        """MiB/s; 0 is no limit. Raises: OperationInvalid (55) if it does not run."""
+        return int((await self._parameters(guest))["max-postcopy-bandwidth"]) // MIB
 
     def max_speed(self, guest: Guest) -> int:
         """MiB/s. Without a limit it is the number libvirt 9.0 shows."""

@@ -78,6 +78,18 @@ class Doubtful(SourceDriver):
         self.post(on.AskCalled())
         await answer
 
+    async def new_place(self) -> tuple[str, int] | None:
+        """Where the destination listens for the rest of a post-copy; None if it misses nothing.
+
+        Raises: OSError: nobody has said.
+        """
+        if self.question is None:
+            raise OSError("the destination cannot be asked for a new connection")
+        try:
+            return await self._peers.resume(self.question)
+        except NoAnswer as exc:
+            raise OSError(str(exc)) from exc
+
     async def force(self, *, taken_back: bool) -> None:
         """A person says what became of the guest. Raises: OperationInvalid (55): not in doubt."""
         call, answer = self.new_call()
@@ -92,7 +104,7 @@ class Doubtful(SourceDriver):
     def entered(self, phase: Enum) -> None:
         if phase is source.Phase.IN_DOUBT:
             self.doubt = Doubt(time.time_ns() // 1_000_000)
-        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT):
+        if phase in (source.Phase.ENDED, source.Phase.IN_DOUBT, source.Phase.SERVING):
             self.rest()
         if phase is source.Phase.ENDED:
             self.close()

@@ -26,7 +26,7 @@ _EXCLUSIVE: Final = (
     (F.TUNNELLED, F.TLS),
     (F.NON_SHARED_DISK, F.NON_SHARED_INC),
 )
-_NOT_SERVED: Final = ((F.POSTCOPY, "post-copy migration"),)
+_NOT_SERVED: Final = ((F.POSTCOPY_RESUME, "resuming a failed post-copy migration by hand"),)
 
 
 def checked(bits: int, function: str) -> MigrateFlag:
@@ -75,6 +75,8 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
 def _storage_refusal(flags: MigrateFlag) -> SternaError | None:
     if flags & COPIES_STORAGE and F.TUNNELLED in flags:
         return OperationUnsupported("migration of non-shared storage cannot be tunnelled")
+    if flags & COPIES_STORAGE and F.POSTCOPY in flags:
+        return OperationUnsupported("disks cannot be copied in post-copy migrations by this host")
     if F.NON_SHARED_SYNCHRONOUS_WRITES in flags and not flags & COPIES_STORAGE:
         return InvalidArg(
             "VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES needs VIR_MIGRATE_NON_SHARED_DISK or"

@@ -5,30 +5,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Final, Self
 
-from sterna.config import DomainDef, parse_domain
-from sterna.config.clone import clone
-from sterna.errors import Code, OperationFailed, SternaError
+from sterna.config import DomainDef
+from sterna.errors import Code, OperationFailed, OperationInvalid, SternaError
 from sterna.guest.actor import Guest
-from sterna.guest.definitions import completed
 from sterna.guest.incoming import announce_incoming, launch_incoming, take_over
 from sterna.guest.jobs import Job
 from sterna.guest.jobstats import JobOperation, JobStats
 from sterna.guest.ports import ClientLink
 from sterna.guest.running import FAILED, ORPHANED, Ending, Running
 from sterna.guest.states import (
-    Defined,
     Lifecycle,
     PausedReason,
+    Resumed,
     RunningReason,
     ShutDown,
+    State,
     Suspended,
 )
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import qmp, story, tls
+from sterna.migration import postcopy, qmp, story, tls
+from sterna.migration.arrived import keep
 from sterna.migration.cookie import Cookie, Times
 from sterna.migration.core import destination
 from sterna.migration.core import effects as do
@@ -38,9 +38,9 @@ from sterna.migration.core.words import QmpOp, Status
 from sterna.migration.driver import Driver, code_of, outcome
 from sterna.migration.ownership import Owners
 from sterna.migration.params import Request
-from sterna.migration.received_disks import ReceivedDisks
 from sterna.migration.tuning import refuse_unsupported
-from sterna.migration.tunnel import FD_NAME, TunnelEnd
+from sterna.migration.tunnel import FD_NAME
+from sterna.migration.way import Listening
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
 from sterna.rpc.enums import MigrateFlag
@@ -62,6 +62,11 @@ _UNDECIDED: Final = {
     destination.Phase.PREPARED,
     destination.Phase.FINISHING,
 }
+_AT_REST: Final = {
+    destination.Phase.ENDED,
+    destination.Phase.FAILED,
+    destination.Phase.RECEIVING,
+}
 _ENDINGS: Final = {
     do.StopReason.FAILED: FAILED,
     do.StopReason.UNBORN: FAILED,
@@ -69,20 +74,6 @@ _ENDINGS: Final = {
 }
 
 DestinationDriver = Driver[destination.Destination, on.DestinationEvent, do.DestinationEffect]
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """What the incoming QEMU is told: where to listen, and where its certificates are.
-
-    With a `tunnel` the data comes through that instead. Disks that are copied come to `disks`.
-    """
-
-    uri: str
-    release_port: Callable[[], None]
-    tls_dir: str = ""
-    tunnel: TunnelEnd | None = None
-    disks: ReceivedDisks | None = None
 
 
 class Incoming(DestinationDriver):
@@ -150,10 +141,18 @@ class Incoming(DestinationDriver):
 
     def go_on(self) -> None:
         """Do what the decision says (L2)."""
-        self._attend(self.guest.live_or_refuse())
+        running = self.guest.live_or_refuse()
+        self._attend(running)
         data = self.job.data
-        paused = data.get("paused", False)
-        self.begin(*destination.recovered(self.guest.name, persist=data["persist"], paused=paused))
+        # In post-copy it may have run here before, and been paused by somebody since.
+        paused_here = not running.incoming and self.guest.state is State.PAUSED
+        begun = destination.recovered(
+            self.guest.name,
+            persist=data["persist"],
+            paused=data.get("paused", False) or paused_here,
+            post=data.get("post", False),
+        )
+        self.begin(*begun)
 
     async def prepare(self, link: ClientLink) -> None:
         """Launch and listen. Raises: SternaError, why not; nothing is left then."""
@@ -181,6 +180,26 @@ class Incoming(DestinationDriver):
         call, answer = self.new_question()
         self.post(on.Asked(call))
         return await answer
+
+    async def listen_again(self, listening: Listening) -> int:
+        """Listen for the rest of a post-copy whose connection is lost.
+
+        Returns the port; 0 if no page is missing. Raises: OperationInvalid (55): not yet; QmpError,
+        and the monitor's.
+        """
+        phase = self.state.phase
+        if phase in (destination.Phase.COMMITTING, destination.Phase.STARTING):
+            raise OperationInvalid(f"domain '{self.guest.name}' is being started")
+        if phase is not destination.Phase.RECEIVING:
+            listening.release_port()
+            return 0
+        port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
+        if listening.uri.endswith(f":{port}"):
+            self.listening.release_port()
+            self.listening = listening
+        else:
+            listening.release_port()
+        return port
 
     def learn(self, cookie: Cookie) -> None:
         """What the source says with its Finish cookie."""
@@ -213,6 +232,10 @@ class Incoming(DestinationDriver):
             status = _STATUSES.get(event.data.get("status", ""))
             if status is not None:
                 self.job.progress()
+                if status is Status.POSTCOPY_ACTIVE and not self.job.data.get("post"):
+                    # Writes keep their order, so this is on disk before the decision. (I13)
+                    self.job.data["post"] = True
+                    self.guest.post_status()
                 self.post(on.StatusChanged(status))
 
     def _stopped(self, ending: Ending) -> None:
@@ -253,7 +276,7 @@ class Incoming(DestinationDriver):
 
     def entered(self, phase: Enum) -> None:
         self.job.enter(phase.value)
-        if phase in (destination.Phase.ENDED, destination.Phase.FAILED):
+        if phase in _AT_REST:
             self.rest()
         if phase is destination.Phase.ENDED:
             self.close()
@@ -313,7 +336,17 @@ class Incoming(DestinationDriver):
         if view is do.View.INCOMING:
             announce_incoming(guest, running)
             return
-        take_over(guest, running)
+        if running.incoming:
+            take_over(guest, running)
+        if view is do.View.POSTCOPY_FAILED:
+            guest.set_running(RunningReason.POSTCOPY_FAILED, Resumed.POSTCOPY_FAILED)
+            return
+        if view is do.View.POSTCOPY:
+            if guest.reason is not RunningReason.POSTCOPY:
+                guest.set_running(RunningReason.POSTCOPY, Resumed.POSTCOPY)
+            return
+        if view is do.View.RUNNING and self.job.data.get("post"):
+            guest.set_running(RunningReason.MIGRATED, Resumed.MIGRATED)
         # What is left of the job is ours: whoever asks for its result need not wait for that.
         guest.jobs.completed = self.final_stats()
         if view is do.View.PAUSED:
@@ -402,37 +435,7 @@ class Incoming(DestinationDriver):
             self.post(on.Stored(_RECORDS[decision.verdict]))
 
     async def _define(self) -> None:
-        """Write the definition down, after `cont`, so that a failed Finish leaves nothing (I16)."""
-        guest = self.guest
-        known = guest.persistent
-        try:
-            definition = await self._persistent_definition()
-            await guest.surroundings.write_down(lambda: self._keep(definition))
-        except Exception:
-            # The guest runs here all the same, as it was before: the log says why, and whoever
-            # waits for Finish must not wait for ever. (L7)
-            log.exception("migration.not_persistent mig=%s guest=%s", self.id, guest.name)
-            self.post(on.Defined(on.DefineOutcome.FAILED))
-            return
-        guest.emit_lifecycle(Lifecycle.DEFINED, Defined.UPDATED if known else Defined.ADDED)
-        self.post(on.Defined(on.DefineOutcome.WRITTEN))
-
-    async def _keep(self, definition: DomainDef) -> None:
-        guest = self.guest
-        before, guest.definition = guest.definition, definition
-        try:
-            await guest.save_definition()
-        except BaseException:
-            guest.definition = before
-            raise
-
-    async def _persistent_definition(self) -> DomainDef:
-        xml = self.persistent_xml
-        found = parse_domain(xml) if xml is not None else clone(self.definition)
-        found.name, found.uuid = self.guest.name, self.guest.uuid
-        arch = (found.os.arch if found.os is not None else None) or "x86_64"
-        emulators = self.guest.surroundings.emulators
-        return completed(found, await emulators.facts(found.devices.emulator, arch))
+        self.post(on.Defined(await keep(self.id, self.guest, self.definition, self.persistent_xml)))
 
     async def _qmp(self, op: QmpOp) -> None:
         self.post(await outcome(op, self._done(op)))
@@ -447,11 +450,17 @@ class Incoming(DestinationDriver):
                     # Before the decision, while a failure of it is still the source's luck.
                     await self.listening.disks.hang_up(qemu)
                 devices = self.definition.devices
+                await postcopy.wait_loaded(qemu)
                 await qmp.check_ready(qemu, has_disks=bool(devices.disks))
             case QmpOp.ALIVE:
                 await qemu.execute("query-status", timeout_s=MONITOR_S)
+            case QmpOp.PROGRESS:
+                reply = await qmp.query(qemu)
+                return on.QmpDone(op, status=_STATUSES.get(reply.get("status", "")))
             case QmpOp.CONT:
-                await self.guest.resume_cpus(RunningReason.MIGRATED)
+                post = self.state.post
+                why = RunningReason.POSTCOPY if post else RunningReason.MIGRATED
+                await self.guest.resume_cpus(why)
             case QmpOp.RESTORE:
                 have = self.capabilities or await qmp.supported_capabilities(qemu)
                 await qmp.set_capabilities(qemu, have, ())

@@ -18,13 +18,13 @@ from sterna.guest.jobstats import JobOperation, JobStats, JobType
 from sterna.guest.ports import ClientLink
 from sterna.guest.registry import Registry
 from sterna.guest.running import DESTROYED, MIGRATED, SHUTDOWN, Ending, Running
-from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State
+from sterna.guest.states import PausedReason, RunningReason, ShutoffReason, State, Suspended
 from sterna.guest.surroundings import MONITOR_S
-from sterna.migration import asking, memlock, qmp, tls, transports, uri
+from sterna.migration import asking, memlock, postcopy, qmp, tls, transports, uri
 from sterna.migration.answers import SILENCE_S
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
-from sterna.migration.core import source
+from sterna.migration.core import source, source_state
 from sterna.migration.core.records import Record
 from sterna.migration.core.words import Proof, QmpOp, Status
 from sterna.migration.disks import CopiedDisk
@@ -32,8 +32,9 @@ from sterna.migration.doubtful import Doubtful
 from sterna.migration.driver import outcome
 from sterna.migration.mirrors import Mirrors
 from sterna.migration.ownership import Owners
-from sterna.migration.params import MIB, Request
+from sterna.migration.params import Request
 from sterna.migration.peers import Peers
+from sterna.migration.tuning import MIB
 from sterna.migration.way import Way
 from sterna.qemu.process import last_words
 from sterna.qemu.qmp_session import Event
@@ -45,23 +46,6 @@ FD_NAME: Final = "migrate"
 SENT: Final = ("postmigrate", "finish-migrate")
 """QEMU's run states once it has sent everything (QMP reference, `RunState`)."""
 _STATUSES: Final = {status.value: status for status in Status}
-
-# QEMU is sending it, or is about to.
-_GOING: Final = {
-    source.Phase.STARTING,
-    source.Phase.COPYING,
-    source.Phase.SETTLING,
-    source.Phase.SWITCHING,
-    source.Phase.CANCELLING,
-}
-# The destination may have the whole guest, or has it.
-_SENT: Final = {
-    source.Phase.SWITCHING,
-    source.Phase.PERFORMED,
-    source.Phase.IN_DOUBT,
-    source.Phase.HANDING_OVER,
-    source.Phase.STOPPING,
-}
 
 
 class Outgoing(Doubtful):
@@ -152,7 +136,12 @@ class Outgoing(Doubtful):
         number = self.number_of(link)
         self._remember(shall_run=running)
         first = source.begin(
-            self.guest.name, number, live=live, running=running, patience=round(self._silence_s)
+            self.guest.name,
+            number,
+            live=live,
+            running=running,
+            patience=round(self._silence_s),
+            may_postcopy=MigrateFlag.POSTCOPY in self.request.flags,
         )
         self.begin(*first)
 
@@ -173,6 +162,12 @@ class Outgoing(Doubtful):
                 self._remember(question=asking.to_record(way.question, way.hostname))
         asks, disks = self.question is not None, self._mirrors.any
         self.post(on.PerformCalled(call, number, asks=asks, disks=disks))
+        await answer
+
+    async def start_postcopy(self) -> None:
+        """Let the guest run at the destination from now on. Raises: OperationInvalid (55), ..."""
+        call, answer = self.new_call()
+        self.post(on.PostcopyCalled(call))
         await answer
 
     def drop(self, link: ClientLink) -> None:
@@ -262,7 +257,7 @@ class Outgoing(Doubtful):
     # -- effects -------------------------------------------------------------------------------
 
     def begin(self, state: source.Source, effects: tuple[do.SourceEffect, ...]) -> None:
-        self.running.sent = state.phase in _SENT
+        self.running.sent = state.phase in source_state.MAY_BE_THERE
         super().begin(state, effects)
 
     def entered(self, phase: Enum) -> None:
@@ -270,9 +265,9 @@ class Outgoing(Doubtful):
         launcher = self.guest.surroundings.launcher
         if phase is source.Phase.STARTING:
             launcher.keep(self.running, self.id)
-        elif phase not in _GOING:
+        elif phase not in source_state.GOING:
             launcher.let_go(self.id)
-        self.running.sent = phase in _SENT
+        self.running.sent = phase in source_state.MAY_BE_THERE
         if phase is source.Phase.ENDED:
             self._unsubscribe()
             self._drop_socket()
@@ -309,6 +304,10 @@ class Outgoing(Doubtful):
 
     def _show(self, view: do.View) -> None:
         log.warning("migration.shown mig=%s guest=%s view=%s", self.id, self.guest.name, view.value)
+        if view is do.View.POSTCOPY:
+            self.guest.set_paused(PausedReason.POSTCOPY, Suspended.POSTCOPY)
+        elif view is do.View.POSTCOPY_FAILED:
+            self.guest.set_paused(PausedReason.POSTCOPY_FAILED, Suspended.POSTCOPY_FAILED)
         self.guest.post_status()
 
     def _end_job(self, *, succeeded: bool) -> None:
@@ -363,6 +362,15 @@ class Outgoing(Doubtful):
             case QmpOp.CONTINUE:
                 state = {"state": "pre-switchover"}
                 await qemu.execute("migrate-continue", state, timeout_s=MONITOR_S)
+            case QmpOp.START_POSTCOPY:
+                await postcopy.start(qemu)
+            case QmpOp.RECOVER:
+                return on.QmpDone(op, int(await self._recover()))
+            case QmpOp.WITHDRAW:
+                await postcopy.withdraw(qemu)
+            case QmpOp.CANCEL if self.state.postcopy:
+                # It may be in post-copy by now, and paused: there a plain cancel hangs.
+                await postcopy.withdraw(qemu)
             case QmpOp.CANCEL:
                 await qmp.cancel(qemu, waits=self._mirrors.any)
                 if self.way is None or self.way.qemu_connects:
@@ -408,7 +416,7 @@ class Outgoing(Doubtful):
             {
                 **tls.OFF,
                 **self._tls,
-                "max-bandwidth": bandwidth_bps(way.speed_mib),
+                "max-bandwidth": qmp.bandwidth_bps(way.speed_mib),
                 **request.qemu_parameters(destination=False),
             },
         )
@@ -463,6 +471,19 @@ class Outgoing(Doubtful):
         await qemu.execute("migrate", {"detach": True, "uri": where}, timeout_s=MONITOR_S)
         self._drop_socket()  # QEMU has its own copy
 
+    async def _recover(self) -> bool:
+        """Give a post-copy a new connection; False if the destination misses no page any more.
+
+        Raises: OSError if nobody is there; QmpError, and the monitor's.
+        """
+        there = await self.new_place()
+        if there is None:
+            return False
+        where = uri.Endpoint("tcp", there[0], there[1])
+        with await transports.connect(where, silence_s=self._silence_s) as sock:
+            await postcopy.resume(self.running.qemu, sock)
+        return True
+
     def _drop_socket(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -474,8 +495,3 @@ class Outgoing(Doubtful):
         self.stats = stats
         self.job.progress(stats)
         return stats
-
-
-def bandwidth_bps(mib: int) -> int:
-    """QEMU's `max-bandwidth` for a speed in MiB/s; 0 is no limit."""
-    return mib * MIB if mib else qmp.UNLIMITED_BPS

@@ -18,8 +18,7 @@ from sterna.rpc.msg_common import TypedParam
 from sterna.rpc.typed_params import ParamType
 
 PORT_MAX: Final = 65535
-MIB: Final = 1024 * 1024
-BANDWIDTH_MIB_MAX: Final = (1 << 63) // MIB - 1
+BANDWIDTH_MIB_MAX: Final = (1 << 63) // tuning.MIB - 1
 """Largest speed libvirt 9.0 takes, and its word for "no limit"."""
 
 TYPES: Final[dict[str, ParamType]] = {

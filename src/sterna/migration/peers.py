@@ -97,6 +97,14 @@ class Peers(Protocol):
         """
         ...
 
+    async def resume(self, question: Question) -> tuple[str, int] | None:
+        """Let the destination listen for the rest of a post-copy whose connection was lost.
+
+        Returns the host that answered and the port; None if it misses no page any more.
+
+        Raises: NoAnswer.
+        """
+
     async def own_place(self) -> str | None:
         """Where this host answers such questions, `tcp://HOST:PORT`; from then on it does, also
         after a restart. None if it cannot listen."""

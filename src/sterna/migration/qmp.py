@@ -13,6 +13,7 @@ from typing import Any, Final
 from sterna.errors import InternalError, OperationInvalid
 from sterna.guest.ports import Monitor
 from sterna.guest.surroundings import MONITOR_S
+from sterna.migration.tuning import MIB
 from sterna.qemu.qmp_errors import QmpError
 
 KNOWN_CAPABILITIES: Final = (
@@ -39,6 +40,7 @@ _RESTORED: Final = (
     "tls-creds",
     "tls-hostname",
     "max-bandwidth",
+    "max-postcopy-bandwidth",
     "downtime-limit",
     "xbzrle-cache-size",
     "multifd-channels",
@@ -145,3 +147,8 @@ def _not_activated(graph: dict[str, Any], nodes: list[dict[str, Any]]) -> list[s
         and names[edge["child"]] in writable
         and "write" not in edge["perm"]
     )
+
+
+def bandwidth_bps(mib: int) -> int:
+    """QEMU's `max-bandwidth` for a speed in MiB/s; 0 is no limit."""
+    return mib * MIB if mib else UNLIMITED_BPS

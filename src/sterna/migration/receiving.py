@@ -34,12 +34,13 @@ from sterna.migration.cookie import (
 from sterna.migration.core.records import Record
 from sterna.migration.custody import Custody
 from sterna.migration.disks import copied
-from sterna.migration.incoming import Incoming, Listening
+from sterna.migration.incoming import Incoming
 from sterna.migration.offline_destination import OfflineReceiving
 from sterna.migration.params import Request
 from sterna.migration.peers import Decided, Peers
 from sterna.migration.received_disks import ReceivedDisks
 from sterna.migration.tunnel import FD_NAME, Download, TunnelEnd
+from sterna.migration.way import Listening
 from sterna.rpc.enums import MigrateFlag
 from sterna.store.ports import Verdict
 
@@ -207,6 +208,23 @@ class Receiving:
             verdict = await self._custody.decide_for_ever(id, guest_uuid)
         log.info("migration.told mig=%s guest=%s verdict=%s", id, guest_uuid, verdict)
         return Decided(verdict, self._custody.owners.epoch(guest_uuid), self._host.name)
+
+    async def resume(self, id: str, guest_uuid: uuid.UUID) -> int:
+        """Listen for the rest of a guest in post-copy, whose source has lost the connection.
+
+        Returns the port; 0 if no page is missing here. Idempotent.
+
+        Raises: OperationInvalid (55): another guest's, or not yet; QmpError, and the monitor's.
+        """
+        incoming = self._incoming_of(id)
+        if incoming is None:
+            return 0
+        if incoming.guest.uuid != guest_uuid:
+            raise OperationInvalid(f"migration {id} is not one of domain {guest_uuid}")
+        request = Request(MigrateFlag(0), listen_address=incoming.request.listen_address)
+        plan = self._plan(request, tunnelled=False)
+        release = functools.partial(self._release, plan.port, None)
+        return await incoming.listen_again(Listening(plan.listen, release))
 
     def _incoming_ended(self, incoming: Incoming) -> None:
         if self._incoming.get(incoming.guest.name) is incoming:

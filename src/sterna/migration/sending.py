@@ -20,7 +20,7 @@ from sterna.guest.ports import ClientLink
 from sterna.guest.recover import Unfinished
 from sterna.guest.registry import Registry
 from sterna.guest.states import PausedReason, State
-from sterna.migration import asking, checks, doubt, exchange, qmp, tls, uri
+from sterna.migration import asking, checks, doubt, exchange, postcopy, qmp, tls, uri
 from sterna.migration.answers import Begun, Host
 from sterna.migration.controls import Controls
 from sterna.migration.cookie import (
@@ -204,6 +204,24 @@ class Sending:
         call, answer = outgoing.new_call()
         outgoing.post(on.AbortCalled(call))
         await answer
+
+    async def start_postcopy(self, guest: Guest) -> None:
+        """Let the guest run at the destination before all of its memory is there.
+
+        Raises: OperationInvalid (55): it is not being copied, or not with POSTCOPY; QmpError.
+        """
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is None:
+            text = "post-copy can only be started while outgoing migration is in progress"
+            raise OperationInvalid(text)
+        await outgoing.start_postcopy()
+
+    async def break_postcopy(self, guest: Guest) -> None:
+        """Break the connection for pages. Raises: OperationInvalid (55): there is none."""
+        outgoing = self._outgoing.get(guest.uuid)
+        if outgoing is None or not outgoing.state.post:
+            raise OperationInvalid("current job is not outgoing migration in post-copy mode")
+        await postcopy.pause(outgoing.running.qemu)
 
     def is_outgoing(self, guest: Guest) -> bool:
         """Whether the guest is being sent away."""

@@ -28,6 +28,7 @@ TYPES: Final[dict[str, ParamType]] = {
     "auto_converge.initial": ParamType.INT,
     "auto_converge.increment": ParamType.INT,
     "parallel.connections": ParamType.INT,
+    "bandwidth.postcopy": ParamType.ULLONG,
 }
 
 _QEMU_NAMES: Final = {
@@ -40,7 +41,9 @@ _QEMU_NAMES: Final = {
     "auto_converge.initial": ("cpu-throttle-initial", False),
     "auto_converge.increment": ("cpu-throttle-increment", False),
     "parallel.connections": ("multifd-channels", True),
+    "bandwidth.postcopy": ("max-postcopy-bandwidth", True),
 }
+MIB: Final = 1 << 20
 _IN_WORDS: Final = {"mt": "multithread"}
 _CAPABILITIES: Final = {"xbzrle": "xbzrle", "mt": "compress"}
 _IN_CHANNELS: Final = frozenset({"zlib", "zstd"})
@@ -56,6 +59,7 @@ def capabilities(
     for flag, name, both in (
         (F.PARALLEL, "multifd", True),
         (F.RDMA_PIN_ALL, "rdma-pin-all", True),
+        (F.POSTCOPY, "postcopy-ram", True),
         (F.AUTO_CONVERGE, "auto-converge", False),
         (F.ZEROCOPY, "zero-copy-send", False),
     ):
@@ -96,7 +100,8 @@ def tuning(
             continue
         if refusal := _refusal(name, flags, methods, at_source=at_source):
             raise InvalidArg(refusal)
-        found[qemu_name] = (values[name], both)
+        scale = MIB if name == "bandwidth.postcopy" else 1
+        found[qemu_name] = (values[name] * scale, both)
     for method in methods & _IN_CHANNELS:
         found["multifd-compression"] = (method, True)
     return found
@@ -114,7 +119,7 @@ def _refusal(
         # Clients send all parameters to both sides, but that flag only to the source.
         if at_source and F.AUTO_CONVERGE not in flags:
             return "Turn auto convergence on to tune it"
-    elif F.PARALLEL not in flags:
+    elif what == "parallel" and F.PARALLEL not in flags:
         return "Turn parallel migration on to tune it"
     return None
 

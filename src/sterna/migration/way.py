@@ -1,13 +1,15 @@
-"""How a guest goes, as far as Begin, Prepare and Perform have settled it."""
+"""How a guest goes and comes, as far as Begin, Prepare and Perform have settled it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sterna.migration import uri
 from sterna.migration.disks import CopiedDisk
 from sterna.migration.peers import Question
-from sterna.migration.tunnel import Tunnel
+from sterna.migration.received_disks import ReceivedDisks
+from sterna.migration.tunnel import Tunnel, TunnelEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +33,17 @@ class Way:
     tls_dir: str = ""
     disks: tuple[CopiedDisk, ...] = ()
     disks_target: uri.Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What the incoming QEMU is told: where to listen, and where its certificates are.
+
+    With a `tunnel` the data comes through that instead. Disks that are copied come to `disks`.
+    """
+
+    uri: str
+    release_port: Callable[[], None]
+    tls_dir: str = ""
+    tunnel: TunnelEnd | None = None
+    disks: ReceivedDisks | None = None

@@ -50,6 +50,7 @@ STERNA_ROWS = """
 [decision]
 1 MIGRATION_DECIDE AR high rw
 2 GUEST_CLAIM AR high rw
+6 MIGRATION_REJOIN AR high rw
 [story]
 3 GUEST_HISTORY AR high ro
 4 GUEST_EVIDENCE AR low ro

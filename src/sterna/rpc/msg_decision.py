@@ -56,3 +56,22 @@ class GuestClaimRet(Message):
     epoch: U64
     hostname: Str
     why: Str
+
+
+class MigrationRejoinArgs(Message):
+    """The connection for the missing pages of a guest in post-copy is lost: listen for another one.
+
+    As `MigrationDecideArgs`.
+    """
+
+    migration: Uuid
+    guest: Uuid
+    destination: Uuid
+    source: Uuid
+    source_name: Str
+
+
+class MigrationRejoinRet(Message):
+    """`port`: where it listens; 0 if no page is missing any more."""
+
+    port: I32

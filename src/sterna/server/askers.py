@@ -23,7 +23,7 @@ from sterna.server.session import Session
 ASKERS_MAX: Final = 64
 IDLE_S: Final = 10.0
 """How long a connection may be here without an answer having been given."""
-SERVED: Final = frozenset({"MIGRATION_DECIDE", "GUEST_CLAIM"})
+SERVED: Final = frozenset({"MIGRATION_DECIDE", "GUEST_CLAIM", "MIGRATION_REJOIN"})
 LIMITS: Final = Limits(
     packet_bytes_max=QUESTION_BYTES_MAX,
     calls_running_max=2,

@@ -28,6 +28,8 @@ from sterna.rpc.msg_decision import (
     GuestClaimRet,
     MigrationDecideArgs,
     MigrationDecideRet,
+    MigrationRejoinArgs,
+    MigrationRejoinRet,
 )
 from sterna.server import remotes
 from sterna.server.decisions import QUESTION_BYTES_MAX, DecisionListener
@@ -55,7 +57,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _LIMITS = Limits(packet_bytes_max=QUESTION_BYTES_MAX)
 
 log = logging.getLogger(__name__)
-T = TypeVar("T", Decided, Claimed)
+T = TypeVar("T", Decided, Claimed, int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,23 @@ class HostPeers:
         async def one(connection: ClientConnection) -> Decided:
             return read_answer(await connection.call("MIGRATION_DECIDE", args))
 
-        return await self._everywhere(question, one)
+        return (await self._everywhere(question, one))[0]
+
+    async def resume(self, question: Question) -> tuple[str, int] | None:
+        """See `Peers`."""
+        args = MigrationRejoinArgs(
+            UUID(question.migration).bytes,
+            question.guest.bytes,
+            question.host.bytes,
+            self._uuid.bytes,
+            self._hostname,
+        )
+
+        async def one(connection: ClientConnection) -> int:
+            return read_port(await connection.call("MIGRATION_REJOIN", args))
+
+        port, place = await self._everywhere(question, one)
+        return (parse_place(place).host, port) if port else None
 
     async def claim(self, claim: Claim) -> Claimed:
         """See `Peers`."""
@@ -154,12 +172,12 @@ class HostPeers:
         async def one(connection: ClientConnection) -> Claimed:
             return read_claimed(await connection.call("GUEST_CLAIM", args))
 
-        return await self._everywhere(claim, one)
+        return (await self._everywhere(claim, one))[0]
 
     async def _everywhere(
         self, asked: Question | Claim, one: Callable[[ClientConnection], Awaitable[T]]
-    ) -> T:
-        """The first answer of the host's places. Raises: NoAnswer."""
+    ) -> tuple[T, str]:
+        """The first answer of the host's places, and which gave it. Raises: NoAnswer."""
         if not asked.places:
             raise NoAnswer(f"host {asked.host} has not said where it can be asked")
         failures = []
@@ -173,7 +191,7 @@ class HostPeers:
                 failures.append(f"{shown(text)}: {failed}")
                 continue
             event(log, "decision.answer", answer=answer, **about)
-            return answer
+            return answer, text
         unasked = len(asked.places) - PLACES_MAX
         if unasked > 0:
             failures.append(f"{unasked} more places were not asked")
@@ -219,6 +237,17 @@ def read_answer(ret: MigrationDecideRet) -> Decided:
     if ret.epoch > EPOCH_MAX or len(ret.hostname) > NAME_CHARS_MAX:
         raise ValueError("its answer is malformed")
     return Decided(verdict, ret.epoch, ret.hostname)
+
+
+def read_port(ret: MigrationRejoinRet) -> int:
+    """The port of an answer; 0 if no page is missing.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not 0 <= ret.port <= 65535:
+        raise ValueError(f"its answer has the port {ret.port}")
+    return ret.port
 
 
 def read_claimed(ret: GuestClaimRet) -> Claimed:

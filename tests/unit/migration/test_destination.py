@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sterna.migration.core import destination
+from sterna.migration.core import destination, destination_state
 from sterna.migration.core import events as on
 from sterna.migration.core.destination import Destination, Phase
 from sterna.migration.core.effects import (
@@ -106,7 +106,7 @@ def test_a_migration_that_goes_well() -> None:
 
 def test_finish_comes_before_the_last_byte() -> None:
     played = play(*PREPARED, FINISHES)
-    assert SetTimer(Timer.FINISH, destination.FINISH_S) in played.effects
+    assert SetTimer(Timer.FINISH, destination_state.FINISH_S) in played.effects
     # That answer is as good as ALIVE's: it was given with Finish here.
     assert played.then(LOADED, READY).effects == (CheckCaller(LINK),)
 
@@ -285,9 +285,9 @@ def test_cont_fails_after_the_commit() -> None:
     """The guest is here whatever `cont` says; Finish never fails now. (L4)"""
     refused = on.QmpFailed(QmpOp.CONT, QmpWhy.REFUSED, "locked", 1)
     played = play(*STARTING)
-    for _ in range(destination.TRIES_MAX):
+    for _ in range(destination_state.TRIES_MAX):
         played = played.then(refused)
-        assert played.effects == (SetTimer(Timer.RETRY, destination.RETRY_S),)
+        assert played.effects == (SetTimer(Timer.RETRY, destination_state.RETRY_S),)
         played = played.then(on.TimerFired(Timer.RETRY))
         assert played.effects == (Qmp(QmpOp.CONT),)
     played = played.then(refused)

@@ -118,6 +118,7 @@ def options_from(args: Any) -> dict[str, Any]:
         "copy_storage": args.copy_storage or "",
         "copy_disks": tuple(filter(None, (args.copy_disks or "").split(","))),
         "synchronous_writes": args.synchronous_writes,
+        "postcopy": args.postcopy,
     }
 
 
@@ -316,6 +317,11 @@ MIGRATE = Command(
             {"action": "store_true"},
         ),
         *WAYS,
+        Argument(
+            ("--postcopy",),
+            "after one pass let it run there; what it has rewritten since follows",
+            {"action": "store_true"},
+        ),
         Argument(
             ("--pause-first",),
             "pause it for the whole transfer",

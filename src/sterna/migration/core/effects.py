@@ -117,6 +117,8 @@ class View(Enum):
     STUCK = "stuck"  # source: could not be resumed
     IN_DOUBT = "in doubt"  # source: nobody has said what the destination decided
     INCOMING = "incoming"  # destination: paused (migration)
+    POSTCOPY = "post-copy"  # both: pages follow on demand
+    POSTCOPY_FAILED = "post-copy failed"  # both: their connection is lost
     RUNNING = "running"  # destination: running (migrated)
     PAUSED = "paused"  # destination: paused (user), as asked
     HELD = "held"  # destination: committed, but `cont` failed

@@ -50,6 +50,13 @@ class AbortCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class PostcopyCalled:
+    """Somebody wants the guest to run at the destination before all of its memory is there."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
 class AskCalled:
     """A person wants the destination to be asked now."""
 
@@ -145,7 +152,7 @@ class StoreFailed:
 class QmpDone:
     op: QmpOp
     value: int = 0
-    """PROGRESS: bytes moved so far."""
+    """PROGRESS: bytes moved so far. RECOVER: 0 if the destination wants no more pages."""
     text: str = ""
     """EXPLAIN: QEMU's own words for its failure."""
     status: Status | None = None
@@ -217,6 +224,7 @@ SourceEvent = (
     PerformCalled
     | ConfirmCalled
     | AbortCalled
+    | PostcopyCalled
     | AskCalled
     | Forced
     | Told

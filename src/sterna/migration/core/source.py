@@ -13,6 +13,7 @@ from typing import Final
 
 from sterna.migration.core import events as on
 from sterna.migration.core import source_disks as disks
+from sterna.migration.core import source_postcopy as postcopy
 from sterna.migration.core.effects import (
     Answer,
     ClearTimer,
@@ -73,11 +74,20 @@ from sterna.migration.core.words import (
 __all__ = ["Phase", "Source", "Verdict", "begin", "recovered", "step", "verdict"]
 
 
-def begin(guest: str, link: int, *, live: bool, running: bool, patience: int = PATIENCE) -> Step:
+def begin(
+    guest: str,
+    link: int,
+    *,
+    live: bool,
+    running: bool,
+    patience: int = PATIENCE,
+    may_postcopy: bool = False,
+) -> Step:
     """A migration that holds the job and has touched nothing yet."""
     state = Source(
         guest, live, shall_run=running, link=link, stopped=not running, patience=patience
     )
+    state = replace(state, postcopy=may_postcopy)
     return state, (Watch(link),)
 
 
@@ -107,6 +117,8 @@ def recovered(
 
 
 def _recovered(s: Source, record: Record | None, status: Status | None) -> Step:
+    if status in postcopy.STATUSES:
+        return postcopy.recovered(s, record, status)
     if record is Record.HANDED_OVER:
         return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
     if record is Record.TAKEN_BACK:
@@ -128,6 +140,8 @@ def step(s: Source, ev: on.SourceEvent) -> Step:
             return _confirm_called(s, ev)
         case on.AbortCalled():
             return _abort_called(s, ev.call)
+        case on.PostcopyCalled(call=call):
+            return postcopy.called(s, call)
         case on.AskCalled() if s.phase is Phase.IN_DOUBT:
             return ask(replace(s, unheard=0))
         case on.Forced():
@@ -222,7 +236,7 @@ def _abort_called(s: Source, call: int) -> Step:
         case Phase.ENDED:
             text = "no job is active on the domain"
             return s, (Refuse(call, Failure(FailureKind.REFUSED, text)),)
-    return s, (Refuse(call, too_late(s)),)
+    return s, (Refuse(call, postcopy.no_abort() if s.post else too_late(s)),)
 
 
 def _controller_closed(s: Source) -> Step:
@@ -263,14 +277,20 @@ def _stored(s: Source, ev: on.Stored | on.StoreFailed) -> Step:
             return replace(s, phase=Phase.CONFIGURING), (Qmp(QmpOp.CONFIGURE),)
         # From here a store that fails is the driver's to report. The verdict is not ours to
         # take back, and QEMU itself shows a restarted daemon what was done.
+        case Phase.HANDING_OVER, _ if s.post and not s.gone:
+            return postcopy.serve(s)
         case Phase.HANDING_OVER, _:
             return replace(s, phase=Phase.STOPPING), (Kill(StopReason.MIGRATED),)
+        case Phase.TAKING_BACK, _ if s.post and not s.gone:
+            return postcopy.withdraw(s)
         case Phase.TAKING_BACK, _:
             return unwind(s)
     return s, ()
 
 
 def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
+    if ev.op in postcopy.OPS or s.phase is Phase.SERVING:
+        return postcopy.done(s, ev)
     match s.phase, ev.op:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
             if s.failure is not None:
@@ -302,6 +322,8 @@ def _qmp_done(s: Source, ev: on.QmpDone) -> Step:
 
 
 def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
+    if ev.op in postcopy.OPS or s.phase is Phase.SERVING:
+        return postcopy.failed(s, ev)
     failure = s.failure or Failure(FailureKind.FAILED, ev.text, ev.code)
     match s.phase, ev.op:
         case Phase.CONFIGURING, QmpOp.CONFIGURE:
@@ -329,11 +351,19 @@ def _qmp_failed(s: Source, ev: on.QmpFailed) -> Step:
     return disks.failed(s, ev)
 
 
-_LATE: Final = (Status.PRE_SWITCHOVER, Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+_LATE: Final = (
+    Status.PRE_SWITCHOVER,
+    Status.COMPLETED,
+    Status.FAILED,
+    Status.CANCELLED,
+    *postcopy.STATUSES,
+)
 """Statuses that ask for an act of ours."""
 
 
 def _status(s: Source, status: Status) -> Step:
+    if status in postcopy.STATUSES or s.post:
+        return postcopy.status(s, status)
     match s.phase, status:
         case Phase.STARTING, Status.PRE_SWITCHOVER if s.failure is not None:
             return cancel(s, s.failure)
@@ -365,6 +395,8 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
     match s.phase:
         case Phase.ENDED:
             return s, ()
+        case Phase.SERVING:
+            return postcopy.lost(s)
         case Phase.STOPPING:
             s = replace(s, phase=Phase.ENDED)
             return s, (Undefine(), EndJob(True), *confirmed(s, is_here=False))
@@ -373,7 +405,7 @@ def _gone(s: Source, ev: on.QemuGone) -> Step:
         case Phase.PERFORMED | Phase.IN_DOUBT if s.asks:
             # It was sent completely: it is not lost before the destination has said so. (L2)
             return replace(s, failure=failure), ()
-    calls = [c for c in (s.perform, s.confirm, *s.aborts) if c is not None]
+    calls = [c for c in (s.perform, s.confirm, *s.aborts, *s.starts) if c is not None]
     refusals = tuple(Refuse(call, failure) for call in calls)
     timers = tuple(ClearTimer(timer) for timer in Timer)
     return replace(s, phase=Phase.ENDED), (*timers, Unwatch(), EndJob(False), *refusals)
@@ -399,6 +431,10 @@ def _timer_fired(s: Source, timer: Timer) -> Step:
             return doubt(s)
         case Phase.IN_DOUBT, Timer.ASK:
             return ask(s)
+        case _, Timer.RECOVER:
+            return postcopy.try_again(s)
+        case Phase.SERVING, Timer.STALL:
+            return postcopy.look(s)
         case Phase.RESUMING, Timer.RETRY:
             if not s.shall_run:
                 return restore(s)

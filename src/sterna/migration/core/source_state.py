@@ -25,6 +25,8 @@ longer than a Finish may take there."""
 GONE_ASK_S: Final = 6.0
 """How long a source without a QEMU waits before it asks: what it sent is the only copy now, and to
 ask ends it if it is undecided. The destination decides by itself before that (L3)."""
+RECOVER_S: Final = (0.5, 1.0, 2.0, 4.0, 5.0)
+"""Pauses between attempts to give a broken post-copy a new connection; the last one goes on."""
 ASK_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 5.0)
 """Pauses between questions that nobody answered; the last one goes on for ever."""
 
@@ -45,10 +47,32 @@ class Phase(Enum):
     IN_DOUBT = "in doubt"
     HANDING_OVER = "confirm3"
     TAKING_BACK = "confirm3_cancelled"
+    SERVING = "postcopy"
+    WITHDRAWING = "withdrawing"
     STOPPING = "stopping"
     RESUMING = "resuming"
     RESTORING = "restoring"
     ENDED = "none"
+
+
+# QEMU is sending it, or is about to.
+GOING: Final = {
+    Phase.STARTING,
+    Phase.COPYING,
+    Phase.SETTLING,
+    Phase.SWITCHING,
+    Phase.CANCELLING,
+}
+# The destination may have the whole guest, or has it.
+MAY_BE_THERE: Final = {
+    Phase.SWITCHING,
+    Phase.PERFORMED,
+    Phase.IN_DOUBT,
+    Phase.HANDING_OVER,
+    Phase.SERVING,
+    Phase.WITHDRAWING,
+    Phase.STOPPING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,10 @@ class Source:
         asking: a question is on its way.
         unheard: questions in a row that nobody answered, as far as the pauses grow.
         said_cancelled: the Confirm that waits says that the destination did not start the guest.
+        postcopy: it may be switched to post-copy.
+        starts: calls that want that.
+        post: the destination may run it, and this QEMU has pages that are missing there.
+        broken: the connection for those pages is lost.
     """
 
     guest: str
@@ -93,6 +121,10 @@ class Source:
     asking: bool = False
     unheard: int = 0
     said_cancelled: bool = False
+    postcopy: bool = False
+    starts: tuple[int, ...] = ()
+    post: bool = False
+    broken: bool = False
 
 
 class Verdict(Enum):

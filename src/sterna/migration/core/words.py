@@ -17,6 +17,9 @@ class Status(Enum):
     FAILED = "failed"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
+    POSTCOPY_ACTIVE = "postcopy-active"
+    POSTCOPY_PAUSED = "postcopy-paused"
+    POSTCOPY_RECOVER = "postcopy-recover"
 
 
 class QmpOp(Enum):
@@ -31,6 +34,9 @@ class QmpOp(Enum):
     CANCEL = "cancel"
     PROGRESS = "progress"
     EXPLAIN = "explain"
+    START_POSTCOPY = "start post-copy"
+    WITHDRAW = "withdraw"  # source: end a post-copy that nobody runs from
+    RECOVER = "recover"  # source: a new connection for a post-copy that lost its own
     LISTEN = "listen"  # destination: capabilities, parameters, migrate-incoming
     READY = "ready"
     ALIVE = "alive"  # destination: does QEMU still answer?
@@ -56,6 +62,7 @@ class Timer(Enum):
     KILL = "kill"
     CONFIRM = "confirm"
     ASK = "ask"
+    RECOVER = "recover"
 
 
 class Proof(Enum):

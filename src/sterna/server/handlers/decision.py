@@ -12,6 +12,8 @@ from sterna.rpc.msg_decision import (
     GuestClaimRet,
     MigrationDecideArgs,
     MigrationDecideRet,
+    MigrationRejoinArgs,
+    MigrationRejoinRet,
 )
 from sterna.server.dispatch import handles
 from sterna.server.logging import event
@@ -37,6 +39,16 @@ async def migration_decide(session: Session, args: MigrationDecideArgs) -> Migra
     )
     decided = await context.migrations.destination.decide(str(migration), guest)
     return MigrationDecideRet(NUMBERS[decided.verdict], decided.epoch, decided.hostname)
+
+
+@handles("MIGRATION_REJOIN", early=True)
+async def migration_rejoin(session: Session, args: MigrationRejoinArgs) -> MigrationRejoinRet:
+    """Listen for the rest of a guest in post-copy whose source has lost the connection (I23)."""
+    refuse_other(session, args.destination)
+    migration, guest = UUID(bytes=args.migration), UUID(bytes=args.guest)
+    port = await session.context.migrations.destination.resume(str(migration), guest)
+    event(log, "decision.rejoined", mig=migration, guest=guest, name=args.source_name, port=port)
+    return MigrationRejoinRet(port)
 
 
 @handles("GUEST_CLAIM", early=True)

@@ -23,6 +23,8 @@ from sterna.server.session import Session
 from sterna.server.wire_values import encode_job
 
 COMPLETED, KEEP_COMPLETED = 1, 2
+ABORT_POSTCOPY = 1
+"""Flag of an abort: break the connection for pages, and nothing else."""
 REFRESH_S = 0.25
 """How long a fresh number is waited for before the last known one is given."""
 
@@ -117,5 +119,10 @@ async def domain_abort_job(session: Session, args: DomainAbortJobArgs) -> None:
 
 @handles("DOMAIN_ABORT_JOB_FLAGS")
 async def domain_abort_job_flags(session: Session, args: DomainAbortJobFlagsArgs) -> None:
-    check_flags(args.flags, 0, "qemuDomainAbortJobFlags")
+    check_flags(args.flags, ABORT_POSTCOPY, "qemuDomainAbortJobFlags")
+    if args.flags & ABORT_POSTCOPY:
+        guest = find(session, args.dom)
+        guest.live_or_refuse()
+        await session.context.migrations.source.break_postcopy(guest)
+        return
     await abort(session, find(session, args.dom), "remoteDispatchDomainAbortJobFlags")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sterna.migration.answers import Finished
 from sterna.migration.params import Request, from_plain, from_typed
@@ -40,10 +40,14 @@ from sterna.rpc.msg_migration import (
     DomainMigrateSetCompressionCacheArgs,
     DomainMigrateSetMaxDowntimeArgs,
     DomainMigrateSetMaxSpeedArgs,
+    DomainMigrateStartPostCopyArgs,
 )
 from sterna.server.dispatch import check_flags, handles
 from sterna.server.objects import find
 from sterna.server.session import Session
+
+SPEED_POSTCOPY: Final = 1
+"""Flag of the calls for the speed: that of post-copy."""
 
 
 def _migrations(session: Session) -> Migrations:
@@ -251,20 +255,31 @@ async def get_max_downtime(
     return DomainMigrateGetMaxDowntimeRet(downtime=downtime_ms)
 
 
+@handles("DOMAIN_MIGRATE_START_POST_COPY")
+async def start_post_copy(session: Session, args: DomainMigrateStartPostCopyArgs) -> None:
+    check_flags(args.flags, 0, "qemuDomainMigrateStartPostCopy")
+    await _migrations(session).source.start_postcopy(find(session, args.dom))
+
+
 @handles("DOMAIN_MIGRATE_SET_MAX_SPEED")
 async def set_max_speed(session: Session, args: DomainMigrateSetMaxSpeedArgs) -> None:
-    check_flags(args.flags, 0, "qemuDomainMigrateSetMaxSpeed")
-    await _migrations(session).source.controls.set_max_speed(
-        find(session, args.dom), args.bandwidth
-    )
+    check_flags(args.flags, SPEED_POSTCOPY, "qemuDomainMigrateSetMaxSpeed")
+    guest, controls = find(session, args.dom), _migrations(session).source.controls
+    if args.flags & SPEED_POSTCOPY:
+        await controls.set_max_postcopy_speed(guest, args.bandwidth)
+    else:
+        await controls.set_max_speed(guest, args.bandwidth)
 
 
 @handles("DOMAIN_MIGRATE_GET_MAX_SPEED")
-def get_max_speed(
+async def get_max_speed(
     session: Session, args: DomainMigrateGetMaxSpeedArgs
 ) -> DomainMigrateGetMaxSpeedRet:
-    check_flags(args.flags, 0, "qemuDomainMigrateGetMaxSpeed")
-    mib = _migrations(session).source.controls.max_speed(find(session, args.dom))
+    check_flags(args.flags, SPEED_POSTCOPY, "qemuDomainMigrateGetMaxSpeed")
+    guest, controls = find(session, args.dom), _migrations(session).source.controls
+    if args.flags & SPEED_POSTCOPY:
+        return DomainMigrateGetMaxSpeedRet(bandwidth=await controls.max_postcopy_speed(guest))
+    mib = controls.max_speed(guest)
     return DomainMigrateGetMaxSpeedRet(bandwidth=mib)
 
 
