@@ -12,8 +12,9 @@ from sterna.guest.jobs import Call
 from sterna.guest.registry import Registry
 from sterna.guest.surroundings import MONITOR_S
 from sterna.migration import qmp
-from sterna.migration.params import BANDWIDTH_MIB_MAX, MIB
+from sterna.migration.params import BANDWIDTH_MIB_MAX
 from sterna.migration.qmp import bandwidth_bps
+from sterna.migration.tuning import MIB
 
 
 class Controls:

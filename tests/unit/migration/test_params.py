@@ -104,7 +104,7 @@ def test_empty_texts_are_none() -> None:
 
 
 def test_what_is_taken_without_effect() -> None:
-    found = typed(("bandwidth.postcopy", U, 5), ("graphics_uri", S, "spice://h:1"))
+    found = typed(("graphics_uri", S, "spice://h:1"))
     assert found == Request(F.LIVE)
 
 
