@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sterna.migration.core import destination, source, source_ways
+from sterna.migration.core import destination, destination_state, source, source_ways
 from sterna.migration.core import effects as do
 from sterna.migration.core import events as on
 from sterna.migration.core.records import Record
@@ -248,7 +248,7 @@ def fails_after_the_commit(step: Step) -> Step:
     def bug(s: destination.Destination, ev: Any) -> Any:
         failed = isinstance(ev, on.QmpFailed) and ev.op is QmpOp.CONT
         if failed and s.phase is destination.Phase.STARTING and s.finish is not None:
-            failure = destination._lost(s)
+            failure = destination_state.lost(s)
             return replace(s, finish=None), (do.Refuse(s.finish, failure),)
         return step(s, ev)
 
