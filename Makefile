@@ -7,7 +7,7 @@ JOBS ?= auto
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-fast soak demo bench faults fuzz docs lock clean
+.PHONY: help setup lint format test test-fast soak demo bench faults interop fuzz docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,8 @@ test: lint ## the gates and all tests
 test-fast: setup ## unit and model tests only: no QEMU, no clients
 	$(PYTEST) -q -n $(JOBS) -m "not timing and not qemu and not clients"
 
-soak: setup ## the long runs: 200 migrations back and forth, every kill moment
-	STERNA_MIGRATIONS=200 STERNA_KILL_MOMENTS=100 $(PYTEST) -q --timeout 3600 tests/qemu
+soak: setup ## the long runs: 200 migrations back and forth, every kill and abort moment
+	STERNA_MIGRATIONS=200 STERNA_KILL_MOMENTS=100 STERNA_ABORT_MOMENTS=20 $(PYTEST) -q --timeout 3600 tests/qemu
 
 demo: setup ## two hosts, a live migration there and back, and a controller that dies
 	@$(BIN)/sterna demo
@@ -45,6 +45,9 @@ bench: setup ## Sterna, bare QEMU and libvirtd side by side
 
 faults: setup ## every fault in every phase on real QEMU, for an hour; a run that was cut off goes on
 	PYTHONPATH=tests $(BIN)/python -m faults $(CASES)
+
+interop: setup ## guests move between Sterna and the real libvirtd, both ways on every road
+	$(PYTEST) -q -rs tests/qemu/test_with_libvirtd.py tests/clients/test_tls.py
 
 fuzz: setup ## throw malformed packets and XML at it, for a long time
 	STERNA_FUZZ_EXAMPLES=200000 $(PYTEST) -q --timeout 14400 -n $(JOBS) $$(find tests -name 'test_fuzz*.py')

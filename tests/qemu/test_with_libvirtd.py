@@ -169,3 +169,23 @@ def test_its_disk_goes_there_and_back(
         options = ("--copy-storage-all", "--disks-uri", disks, "--xml", xml)
         move(source, destination, short_dir, *options)
         serial_tap.wait_more_ticks(10).check_one_history()
+
+
+def test_post_copy_driven_by_either(
+    sterna: Daemon,
+    libvirtd: Host,
+    serial_tap: SerialTap,
+    tick_guest_xml: MakeGuest,
+    short_dir: Path,
+) -> None:
+    """The guest runs at the other one before its memory is there."""
+    sterna.create(tick_guest_xml(GUEST, replace(QUICK, region_mib=48, dirty_mib_s=8)))
+    serial_tap.wait_more_ticks()
+    slowly = ("--postcopy", "--bandwidth", "30", "--migrate-uri", f"unix://{short_dir}/data.sock")
+    for source, destination in ((sterna, libvirtd), (libvirtd, sterna)):
+        words = (*STERNA, "migrate", "-c", source.uri, GUEST, destination.uri, *slowly)
+        run(words, timeout_s=60).check()
+        assert source.qemus() == []
+        assert destination.state(GUEST) == "running (migrated)"
+        serial_tap.wait_more_ticks()
+    serial_tap.wait_more_ticks(10).check_one_history()
