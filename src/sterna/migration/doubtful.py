@@ -20,12 +20,15 @@ from sterna.migration.core.records import Record
 from sterna.migration.core.words import Timer
 from sterna.migration.driver import Driver
 from sterna.migration.ownership import Owners
-from sterna.migration.peers import NoAnswer, Peers, Question
+from sterna.migration.peers import Decided, NoAnswer, Peers, Question
 from sterna.store.errors import StoreFailed
 
 log = logging.getLogger("sterna.migration.source")
 
 AGAIN_S: Final = 1.0
+STRANGER_S: Final = 60.0
+"""How long after the doubt began the absence of a guest counts; a libvirtd that has lost its
+controller ends the guest within 30 s."""
 
 SourceDriver = Driver[source.Source, on.SourceEvent, do.SourceEffect]
 
@@ -141,7 +144,7 @@ class Doubtful(SourceDriver):
         """Make it durable. Raises: StoreFailed."""
         if record is Record.HANDED_OVER:
             self.handed_over = True
-            if self.question is None:
+            if self.question is None or self.question.uri:
                 await self._owners.given_to_stranger(self.uuid, self.id)
             else:
                 await self._owners.given(self.uuid, self.id, self._epoch_there)
@@ -166,7 +169,7 @@ class Doubtful(SourceDriver):
             try:
                 if not succeeded:
                     await self._owners.stayed(self.uuid, self.id)
-                elif self.question is not None:
+                elif self.question is not None and not self.question.uri:
                     await self._owners.given(self.uuid, self.id, self._epoch_there)
                 return
             except StoreFailed as exc:
@@ -203,6 +206,7 @@ class Doubtful(SourceDriver):
             if self.question is None:
                 raise NoAnswer("the destination has not said where it can be asked")
             decided = await self._peers.ask(self.question)
+            self._refuse_late_absence(self.question, decided)
         except NoAnswer as exc:
             why = str(exc)
         except Exception as exc:
@@ -220,6 +224,13 @@ class Doubtful(SourceDriver):
             self.doubt.why = why
         self.post(on.Untold(why))
         self._answered()
+
+    def _refuse_late_absence(self, asked: Question, decided: Decided) -> None:
+        """A stranger keeps no decisions. That a guest is not there proves that it never ran only
+        while it could hardly have ended there. Raises: NoAnswer."""
+        age_s = 0.0 if self.doubt is None else time.time() - self.doubt.since_ms / 1000
+        if asked.uri and decided.verdict == "aborted" and age_s > STRANGER_S:
+            raise NoAnswer(f"the guest is not at {asked.uri} now, and may have run there before")
 
     def _answered(self) -> None:
         waiting, self._answers = self._answers, []

@@ -157,7 +157,7 @@ class _Drive:
         return await self._source.perform(
             *(self._guest, remote.link, request, prepared.cookie),
             tunnel=self._tunnel,
-            peer_host=remote.host,
+            peer=remote,
         )
 
     async def _cancelled(self, remote: Remote, wanted: Wanted, failed: SternaError) -> SternaError:

@@ -25,12 +25,15 @@ class Question:
         host: uuid of the host that decides. Another one must not answer: it knows nothing, and
             its "aborted" would be a lie.
         places: where that host answers, `tcp://HOST:PORT`; tried in order.
+        uri: set for a host that is not Sterna, and was reached there by the source itself: it is
+            asked what the guest does now, in libvirt's protocol.
     """
 
     migration: str
     guest: UUID
     host: UUID
     places: tuple[str, ...]
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ class Remote(Protocol):
         """The host as the URI names it; empty for one on this machine."""
         ...
 
+    @property
+    def uri(self) -> str:
+        """By which it was reached."""
+        ...
+
     async def check(self, needed: Sequence[int]) -> int | None:
         """The first of these features of the protocol that the destination does not have."""
 

@@ -42,6 +42,7 @@ from sterna.migration.offline_source import OfflineSending
 from sterna.migration.outgoing import Outgoing
 from sterna.migration.params import Request
 from sterna.migration.peers import Peers
+from sterna.migration.remote import Remote
 from sterna.migration.tuning import refuse_unsupported
 from sterna.migration.tunnel import Tunnel
 from sterna.migration.way import Way
@@ -117,12 +118,12 @@ class Sending:
         cookie_in: bytes,
         *,
         tunnel: Tunnel | None = None,
-        peer_host: str = "",
+        peer: Remote | None = None,
     ) -> bytes:
         """Phase 3, on the source: send everything. Returns when all is out.
 
-        With a `tunnel` it goes through that; `peer_host` is where the destination's daemon is
-        reached, if this host drives the migration.
+        With a `tunnel` it goes through that; `peer` is the destination's daemon, if this host
+        drives the migration.
 
         Raises: why it failed, with what the guest does now; it runs on here then.
         """
@@ -148,7 +149,11 @@ class Sending:
             target,
             foreign=cookie.own is None,
             speed_mib=self.controls.speed_mib(guest),
-            question=asking.question(outgoing.id, guest.uuid, cookie, (target.host, peer_host)),
+            question=asking.question(
+                *(outgoing.id, guest.uuid, cookie),
+                hosts=(target.host, peer.host if peer is not None else ""),
+                uri=peer.uri if peer is not None else "",
+            ),
             hostname=cookie.hostname,
             tunnel=tunnel,
             qemu_connects=MigrateFlag.PARALLEL in request.flags,

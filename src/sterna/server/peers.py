@@ -21,7 +21,7 @@ from uuid import UUID
 from sterna.errors import SternaError
 from sterna.host.pki import SYSTEM_PKI
 from sterna.migration.peers import Claim, Claimed, Decided, NoAnswer, Question
-from sterna.migration.remote import Remote
+from sterna.migration.remote import RemoteLost
 from sterna.rpc.asyncio_shell import ClientConnection, Limits
 from sterna.rpc.msg_decision import (
     GuestClaimArgs,
@@ -39,6 +39,8 @@ from sterna.store.ports import Verdict
 ANSWER_S: Final = 3.0
 """How long one place may take to answer, with finding and reaching it. A decision is one synced
 write there; a host that no packet reaches must not hold up the places behind it."""
+STRANGER_S: Final = 10.0
+"""How long a libvirtd may take: several calls, and its keepalive."""
 PLACES_MAX: Final = 4
 """A host tells one place. They come in a cookie, which could name any number."""
 NAME_CHARS_MAX: Final = 255
@@ -117,7 +119,7 @@ class HostPeers:
         self._answer_s = answer_s
         self._pki = pki
 
-    def connect(self, uri: str) -> AbstractAsyncContextManager[Remote]:
+    def connect(self, uri: str) -> AbstractAsyncContextManager[remotes.Session]:
         """See `Peers`."""
         return remotes.session(uri, self._pki)
 
@@ -127,6 +129,8 @@ class HostPeers:
 
     async def ask(self, question: Question) -> Decided:
         """See `Peers`."""
+        if question.uri:
+            return await self._ask_stranger(question)
         args = MigrationDecideArgs(
             UUID(question.migration).bytes,
             question.guest.bytes,
@@ -139,6 +143,20 @@ class HostPeers:
             return read_answer(await connection.call("MIGRATION_DECIDE", args))
 
         return (await self._everywhere(question, one))[0]
+
+    async def _ask_stranger(self, question: Question) -> Decided:
+        """A libvirtd keeps no decisions: what the guest does there tells. Raises: NoAnswer."""
+        try:
+            async with asyncio.timeout(STRANGER_S), self.connect(question.uri) as session:
+                if await session.host_uuid() != question.host:
+                    raise NoAnswer(f"another host answers at {shown(question.uri)}")
+                verdict = await session.verdict(question.guest)
+        except (SternaError, RemoteLost, TimeoutError, ValueError) as failed:
+            why = str(failed) or f"no answer within {STRANGER_S:g} s"
+            raise NoAnswer(shown(why, 500)) from failed
+        if verdict is None:
+            raise NoAnswer(f"the guest still waits at {shown(question.uri)}")
+        return Decided(verdict, 0, "")
 
     async def resume(self, question: Question) -> tuple[str, int] | None:
         """See `Peers`."""

@@ -108,7 +108,8 @@ def confirms(*, cancelled: bool = False, proof: Proof = Proof.COMMITTED) -> on.C
 )
 def test_verdict(cancelled: bool, proof: Proof, said: Verdict) -> None:
     assert verdict(cancelled, proof, asks=False) is said
-    asked = Verdict.HAND_OVER if proof is Proof.COMMITTED else Verdict.ASK
+    handed_over = proof is Proof.COMMITTED or (proof is Proof.FOREIGN and not cancelled)
+    asked = Verdict.HAND_OVER if handed_over else Verdict.ASK
     assert verdict(cancelled, proof, asks=True) is asked
 
 

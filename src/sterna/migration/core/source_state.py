@@ -141,13 +141,11 @@ def verdict(cancelled: bool, proof: Proof, *, asks: bool) -> Verdict:
     Without proof the destination is asked (L5). One that cannot be asked is not Sterna, and then
     libvirt's rules are all there is.
     """
-    if proof is Proof.COMMITTED:
+    if proof is Proof.COMMITTED or (proof is Proof.FOREIGN and not cancelled):
         return Verdict.HAND_OVER
     if asks:
         return Verdict.ASK
-    if cancelled:
-        return Verdict.TAKE_BACK
-    return Verdict.HAND_OVER if proof is Proof.FOREIGN else Verdict.UNPROVEN
+    return Verdict.TAKE_BACK if cancelled else Verdict.UNPROVEN
 
 
 # -- words ----------------------------------------------------------------------------------------
