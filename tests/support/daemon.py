@@ -19,6 +19,8 @@ from support.host import Host
 from support.processes import MARK, Process, Watched, end_all, kinds_of_files, marked
 
 START_TIMEOUT_S = 30
+# By default; the kernel gives them to anybody, and a daemon refuses to answer at one of them.
+FOR_GUESTS = range(49152, 49217)
 STOP_TIMEOUT_S = 20
 
 
@@ -27,11 +29,13 @@ class NotReady(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that was free a moment ago, and is none of those for guests."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in FOR_GUESTS:
+            return port
 
 
 class Daemon(Host):
