@@ -131,13 +131,7 @@ class HostPeers:
         """See `Peers`."""
         if question.uri:
             return await self._ask_stranger(question)
-        args = MigrationDecideArgs(
-            UUID(question.migration).bytes,
-            question.guest.bytes,
-            question.host.bytes,
-            self._uuid.bytes,
-            self._hostname,
-        )
+        args = MigrationDecideArgs(*self._asked(question))
 
         async def one(connection: ClientConnection) -> Decided:
             return read_answer(await connection.call("MIGRATION_DECIDE", args))
@@ -158,15 +152,15 @@ class HostPeers:
             raise NoAnswer(f"the guest still waits at {shown(question.uri)}")
         return Decided(verdict, 0, "")
 
+    def _asked(self, question: Question) -> tuple[bytes, bytes, bytes, bytes, str]:
+        """What both calls say: about which migration, whom they ask, and who asks."""
+        migration = UUID(question.migration).bytes
+        host = question.host.bytes
+        return migration, question.guest.bytes, host, self._uuid.bytes, self._hostname
+
     async def resume(self, question: Question) -> tuple[str, int] | None:
         """See `Peers`."""
-        args = MigrationRejoinArgs(
-            UUID(question.migration).bytes,
-            question.guest.bytes,
-            question.host.bytes,
-            self._uuid.bytes,
-            self._hostname,
-        )
+        args = MigrationRejoinArgs(*self._asked(question))
 
         async def one(connection: ClientConnection) -> int:
             return read_port(await connection.call("MIGRATION_REJOIN", args))
