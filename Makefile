@@ -28,7 +28,7 @@ format: setup ## let ruff put the code in order
 	$(BIN)/ruff check --fix $(CODE)
 
 test: lint ## the gates and all tests
-	$(PYTEST) -q -n $(JOBS) -m "not timing"
+	$(PYTEST) -q -n $(JOBS) --dist worksteal -m "not timing"
 	$(PYTEST) -q -m timing
 
 test-fast: setup ## unit and model tests only: no QEMU, no clients
@@ -42,6 +42,7 @@ demo: setup ## two hosts, a live migration there and back, and a controller that
 
 bench: setup ## Sterna, bare QEMU and libvirtd side by side
 	PYTHONPATH=tests $(BIN)/python -m bench
+	PYTHONPATH=tests $(BIN)/python -m bench.roads
 
 faults: setup ## every fault in every phase on real QEMU, for an hour; a run that was cut off goes on
 	PYTHONPATH=tests $(BIN)/python -m faults $(CASES)
