@@ -20,7 +20,7 @@ from support.processes import MARK, Process, Watched, end_all, kinds_of_files, m
 
 START_TIMEOUT_S = 30
 # By default; the kernel gives them to anybody, and a daemon refuses to answer at one of them.
-FOR_GUESTS = range(49152, 49217)
+_not_given = set(range(49152, 49217))
 STOP_TIMEOUT_S = 20
 
 
@@ -29,12 +29,14 @@ class NotReady(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago, and is none of those for guests."""
+    """A TCP port of loopback that was free a moment ago: never the same twice, and none of those
+    for guests."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port not in FOR_GUESTS:
+        if port not in _not_given:
+            _not_given.add(port)
             return port
 
 
