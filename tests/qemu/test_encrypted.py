@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from qemu.moving import GUEST, QUICK, check_moved, check_stayed, migrate_words
+from qemu.moving import GUEST, QUICK, check_moved, check_stayed, is_copying, migrate_words
 from support.clients import sterna
 from support.daemon import Daemon
 from support.fixtures import Hosts, MakeGuest, TwoDaemons
+from support.processes import wait_for
 from support.qemu_certificates import make_authority, make_host
 from support.relay import Relay
 from support.serial import SerialTap
@@ -149,3 +150,24 @@ def test_a_host_that_wants_nothing_in_the_clear(
     back = TwoDaemons(two.destination, two.source)
     assert "host beta migrates guests only encrypted" in refused(back)
     check_stayed(back, serial_tap)
+
+
+def test_an_encrypted_post_copy_is_taken_back(
+    hosts: Hosts, pki: Path, run_at: Callable[[Daemon], None], serial_tap: SerialTap
+) -> None:
+    """The destination dies before it decided. Whom the source's QEMU is joined to then, to let go
+    of the migration, has no certificate. (L2)"""
+    pair = TwoDaemons(start(hosts, "alpha", pki), start(hosts, "beta", pki))
+    run_at(pair.source)
+    words = migrate_words(pair.destination, *TLS, "--postcopy", "--bandwidth", "4")
+    with pair.source.start_virsh(*words, "--postcopy-bandwidth", "2") as controller:
+        wait_for(lambda: is_copying(pair.source), "memory on its way")
+        pair.destination.freeze()
+        pair.source.said("migrate-postcopy", GUEST)
+        wait_for(lambda: pair.source.state(GUEST) == "paused (post-copy)", "post-copy")
+        pair.destination.kill()
+        assert controller.wait().code != 0
+    wait_for(lambda: pair.destination.qemus() == [], "the guardian's work")
+    pair.destination.start()
+    wait_for(lambda: pair.source.state(GUEST).startswith("running"), "the guest again")
+    check_stayed(pair, serial_tap)

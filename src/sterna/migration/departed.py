@@ -32,6 +32,7 @@ class Departed(Doubtful):
         self.name = str(leaving.detail.get("name", leaving.uuid))
         self._given = leaving.holder == "elsewhere"
         self._undefines = bool(leaving.detail.get("undefine"))
+        self._taken_up = True
         self.question = asking.from_record(id, leaving.uuid, leaving.detail)
         self.hostname = (leaving.detail.get("question") or {}).get("hostname", "")
         self.ended: Callable[[Departed], None] = lambda _departed: None

@@ -67,7 +67,13 @@ class Doubtful(SourceDriver):
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._registry, self._peers, self._owners = registry, peers, owners
         self._epoch_there = 0
+        self._taken_up = False
         self._answers: list[asyncio.Future[None]] = []
+
+    @property
+    def moved(self) -> bool:
+        """It is over, and the guest is at the destination."""
+        return self.over.done() and self.handed_over
 
     @property
     def sent(self) -> bool:
@@ -227,9 +233,13 @@ class Doubtful(SourceDriver):
 
     def _refuse_late_absence(self, asked: Question, decided: Decided) -> None:
         """A stranger keeps no decisions. That a guest is not there proves that it never ran only
-        while it could hardly have ended there. Raises: NoAnswer."""
+        while it could hardly have ended there; a later daemon does not know how long ago that was.
+
+        Raises: NoAnswer.
+        """
         age_s = 0.0 if self.doubt is None else time.time() - self.doubt.since_ms / 1000
-        if asked.uri and decided.verdict == "aborted" and age_s > STRANGER_S:
+        late = self._taken_up or age_s > STRANGER_S
+        if asked.uri and decided.verdict == "aborted" and late:
             raise NoAnswer(f"the guest is not at {asked.uri} now, and may have run there before")
 
     def _answered(self) -> None:

@@ -55,7 +55,7 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
         if one in flags and other in flags:
             names = f"'VIR_MIGRATE_{one.name}' and 'VIR_MIGRATE_{other.name}'"
             return InvalidArg(f"Flags {names} are mutually exclusive")
-    if refusal := _storage_refusal(flags):
+    if refusal := _unserved_together(flags):
         return refusal
     if F.POSTCOPY in flags and F.TUNNELLED in flags:
         return ArgumentUnsupported("post-copy is not supported with tunnelled migration")
@@ -72,9 +72,11 @@ def _refusal(flags: MigrateFlag) -> SternaError | None:
     return _offline_refusal(flags) if F.OFFLINE in flags else None
 
 
-def _storage_refusal(flags: MigrateFlag) -> SternaError | None:
+def _unserved_together(flags: MigrateFlag) -> SternaError | None:
     if flags & COPIES_STORAGE and F.TUNNELLED in flags:
         return OperationUnsupported("migration of non-shared storage cannot be tunnelled")
+    if F.PARALLEL in flags and F.POSTCOPY in flags:
+        return OperationUnsupported("post-copy migrations cannot be parallel on this host")
     if flags & COPIES_STORAGE and F.POSTCOPY in flags:
         return OperationUnsupported("disks cannot be copied in post-copy migrations by this host")
     if F.NON_SHARED_SYNCHRONOUS_WRITES in flags and not flags & COPIES_STORAGE:

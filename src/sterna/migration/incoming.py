@@ -193,7 +193,11 @@ class Incoming(DestinationDriver):
         if phase is not destination.Phase.RECEIVING:
             listening.release_port()
             return 0
-        port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
+        try:
+            port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
+        except BaseException:
+            listening.release_port()
+            raise
         if listening.uri.endswith(f":{port}"):
             self.listening.release_port()
             self.listening = listening

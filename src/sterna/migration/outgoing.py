@@ -105,6 +105,7 @@ class Outgoing(Doubtful):
             peers=peers,
             owners=owners,
         )
+        outgoing._taken_up = True
         outgoing.question = asking.from_record(outgoing.id, guest.uuid, data)
         outgoing.hostname = (data.get("question") or {}).get("hostname", "")
         outgoing._originals = dict(data.get("parameters", {}))

@@ -97,22 +97,23 @@ class _Drive:
         self._request = replace(request, flags=flags)
         self._asked = request.flags
         self._tunnel: Tunnel | None = None
+        self._outgoing: Outgoing | None = None
 
     async def run(self, remote: Remote) -> None:
         await self._check_features(remote)
         guest, link = self._guest, remote.link
         begun = await self._source.begin(guest, link, self._request)
-        outgoing = self._source.find(guest.uuid)
+        self._outgoing = self._source.find(guest.uuid)
         wanted = self._wanted(begun.xml)
         prepared = await self._prepare(remote, wanted, begun.cookie)
         if MigrateFlag.OFFLINE in self._asked:
-            await self._finish(remote, wanted, b"", None)
+            await self._finish(remote, wanted, b"")
             return
         try:
             cookie = await self._perform(remote, prepared)
         except SternaError as failed:
             raise await self._cancelled(remote, wanted, failed) from failed
-        await self._finish(remote, wanted, cookie, outgoing)
+        await self._finish(remote, wanted, cookie)
 
     async def _check_features(self, remote: Remote) -> None:
         needed = [Feature.MIGRATION_P2P, Feature.MIGRATION_PARAMS]
@@ -171,21 +172,20 @@ class _Drive:
                 return said
         return failed
 
-    async def _finish(
-        self, remote: Remote, wanted: Wanted, cookie: bytes, outgoing: Outgoing | None
-    ) -> None:
+    async def _finish(self, remote: Remote, wanted: Wanted, cookie: bytes) -> None:
         try:
             if self._tunnel is not None:
                 await self._tunnel.delivered()
             last = await remote.finish(self._finishing(wanted), cookie, cancelled=False)
         except RemoteLost as lost:
-            if outgoing is None:
+            if self._outgoing is None:
                 raise self._why(lost, "finish") from lost
-            await self._outcome(outgoing, lost)
+            await self._outcome(self._outgoing, lost)
         except SternaError as refused:
             # The destination's own word; the source asks it all the same, if it can. (L5)
             await self._confirm(remote, b"", cancelled=True)
-            raise self._why(refused, "finish") from refused
+            if self._outgoing is None or not self._outgoing.moved:
+                raise self._why(refused, "finish") from refused
         else:
             await self._confirm(remote, last, cancelled=False)
 
@@ -195,12 +195,14 @@ class _Drive:
             async with asyncio.timeout(SETTLE_S):
                 await asyncio.shield(outgoing.over)
         except TimeoutError:
+            if outgoing.handed_over:
+                raise self._why(lost, "finish") from lost
             raise OperationFailed(
                 f"nobody knows yet whether domain '{self._guest.name}' runs at its destination:"
                 f" {lost}; it is held paused here and the destination is asked again until it"
                 " answers"
             ) from lost
-        if not outgoing.handed_over:
+        if not outgoing.moved:
             raise self._why(lost, "finish") from lost
 
     async def _confirm(self, remote: Remote, cookie: bytes, *, cancelled: bool) -> None:
@@ -222,6 +224,8 @@ class _Drive:
         now = "is paused here" if guest.state is State.PAUSED else "runs on here"
         if guest.running is None:
             now = "does not run here"
+        if self._outgoing is not None and self._outgoing.handed_over:
+            now = "runs there, and may miss memory that is here"
         where = f"the migration failed in {phase} at the destination, domain '{guest.name}' {now}"
         if isinstance(failed, SternaError):
             return error_for(failed.number, f"{failed}; {where}", domain=failed.domain)

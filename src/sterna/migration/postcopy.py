@@ -129,6 +129,8 @@ async def _take_up(qemu: Monitor) -> None:
     page_size = int((reply.get("ram") or {}).get("page-size", 4096))
     blocks = await _ram_blocks(qemu)
     ours, theirs = socket.socketpair()
+    # Nobody but us is at the other end, and we have no certificate.
+    await qmp.set_parameters(qemu, {"tls-creds": ""})
     try:
         ours.setblocking(False)
         with theirs:

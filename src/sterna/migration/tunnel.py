@@ -79,9 +79,13 @@ class Tunnel:
         space = memoryview(bytearray(STREAM_BYTES_MAX))
         sent = 0
         with sock:
-            while count := await loop.sock_recv_into(sock, space):
-                await self._upload.send(space[:count])
-                sent += count
+            try:
+                while count := await loop.sock_recv_into(sock, space):
+                    await self._upload.send(space[:count])
+                    sent += count
+            except OSError as exc:  # QEMU was killed with its data unread
+                why = os.strerror(exc.errno or errno.EIO)
+                raise OperationFailed(f"cannot read from the outgoing guest: {why}") from exc
         await self._upload.finish()
         log.info("tunnel.sent bytes=%d", sent)
 
@@ -91,6 +95,7 @@ class TunnelEnd:
 
     def __init__(self, download: Download, work: Work) -> None:
         self._download, self._work = download, work
+        self._opened = False
 
     def open(self) -> socket.socket:
         """The half for QEMU to receive on.
@@ -98,12 +103,14 @@ class TunnelEnd:
         Raises: OSError.
         """
         ours, qemus = _pair()
+        self._opened = True
         self._work.start(self._carry(ours))
         return qemus
 
     def close(self) -> None:
-        """Nobody takes anything any more."""
-        self._download.fail(OperationFailed("the incoming guest is gone", domain=_STREAMS))
+        """Nobody takes anything any more. (Before it is open the failing call ends its stream.)"""
+        if self._opened:
+            self._download.fail(OperationFailed("the incoming guest is gone", domain=_STREAMS))
 
     async def _carry(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()

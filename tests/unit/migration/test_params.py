@@ -35,6 +35,7 @@ def typed(*params: tuple[str, ParamType, int | str], flags: int = 1) -> Request:
         (F.OFFLINE | F.PERSIST_DEST | F.NON_SHARED_INC, 55, "cannot handle non-shared storage"),
         (F.OFFLINE | F.PERSIST_DEST | F.TUNNELLED | F.PEER2PEER, 55, "does not make sense"),
         (F.POSTCOPY | F.POSTCOPY_RESUME | F.LIVE, 84, "resuming a failed post-copy"),
+        (F.POSTCOPY | F.PARALLEL | F.LIVE, 84, "post-copy migrations cannot be parallel"),
         (F.POSTCOPY | F.NON_SHARED_DISK | F.LIVE, 84, "disks cannot be copied in post-copy"),
         (F.PARALLEL | F.ZEROCOPY | F.TLS, 55, "zero-copy is not available for encrypted"),
         (F.NON_SHARED_DISK | F.TUNNELLED | F.PEER2PEER, 84, "cannot be tunnelled"),
