@@ -193,11 +193,7 @@ class Incoming(DestinationDriver):
         if phase is not destination.Phase.RECEIVING:
             listening.release_port()
             return 0
-        try:
-            port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
-        except BaseException:
-            listening.release_port()
-            raise
+        port = await postcopy.listen_again(self.guest.live_or_refuse().qemu, listening.uri)
         if listening.uri.endswith(f":{port}"):
             self.listening.release_port()
             self.listening = listening

@@ -224,7 +224,11 @@ class Receiving:
         request = Request(MigrateFlag(0), listen_address=incoming.request.listen_address)
         plan = self._plan(request, tunnelled=False)
         release = functools.partial(self._release, plan.port, None)
-        return await incoming.listen_again(Listening(plan.listen, release))
+        try:
+            return await incoming.listen_again(Listening(plan.listen, release))
+        except BaseException:
+            release()  # harmless if it was given back already
+            raise
 
     def _incoming_ended(self, incoming: Incoming) -> None:
         if self._incoming.get(incoming.guest.name) is incoming:
